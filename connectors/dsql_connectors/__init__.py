@@ -1,0 +1,1 @@
+"""Connectors that turn ``aws-dsql://`` URLs into authenticated connections."""
