@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Timestamp
+from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Mutation, Timestamp
 
 
 class Comparison(NamedTuple):
@@ -64,6 +64,41 @@ class StorageReader(Protocol):
         ...
 
 
+class StorageApplier(Protocol):
+    """The writing side of a storage node. The journals are the durability: it syncs at checkpoints only."""
+
+    def apply_batch(
+        self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], positions: Mapping[str, int]
+    ) -> None:
+        """Apply transactions in T_commit order, and with them, atomically, how far each journal has been applied.
+
+        ``positions`` names only journals that moved on. Applying a transaction again changes nothing.
+        """
+        ...
+
+    def applied_positions(self) -> dict[str, int]:
+        """Journal name to the last sequence applied; what is missing here is replayed at a start."""
+        ...
+
+    def checkpoint(self) -> dict[str, int]:
+        """Make everything applied durable; returns the positions up to which it is. May take long, on any thread."""
+        ...
+
+
+class StorageRouter(Protocol):
+    """Knows which storage node owns a key."""
+
+    def appliers(self) -> Sequence[StorageApplier]: ...
+
+    def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
+        """Cut a transaction: (index of the applier, its mutations), each applier at most once."""
+        ...
+
+
+#: What :meth:`CommitPath.lease_sequence` calls back with if nothing could be leased.
+LEASE_FAILED = -1
+
+
 class CommitPath(Protocol):
     """The way into the adjudicators and the snapshot to read at."""
 
@@ -78,5 +113,8 @@ class CommitPath(Protocol):
         ...
 
     def lease_sequence(self, key: bytes, count: int, on_lease: Callable[[int], None]) -> None:
-        """Durably reserve ``count`` values of the counter at ``key``; calls back with the first (counters start at 0)."""
+        """Durably reserve ``count`` values of the counter at ``key``; calls back with the first (counters start at 0).
+
+        Calls back with ``LEASE_FAILED`` when the commit path can't make the lease durable.
+        """
         ...

@@ -14,6 +14,12 @@ from typing import NamedTuple
 
 MESSAGE_VERSION = 1
 
+#: As ``catalog_version`` of a request: it doesn't depend on the catalog (leases of sequence values).
+CATALOG_ANY = -1
+
+#: A transaction older than this can't commit; adjudicators remember recent claims for a little longer.
+TRANSACTION_AGE_MAX_S = 300
+
 #: Nanoseconds since the Unix epoch. Strictly increasing where one role hands them out.
 Timestamp = int
 
@@ -91,4 +97,168 @@ class CommittedTransaction(NamedTuple):
     catalog_change: bytes | None = None
 
 
-CommitOutcome = Committed | Conflict | Unavailable
+class Unknown(NamedTuple):
+    """The journal didn't say whether it has the transaction: it may show up as committed, as a whole, or never."""
+
+    transaction_id: bytes
+    reason: str
+
+
+CommitOutcome = Committed | Conflict | Unavailable | Unknown
+
+
+# Between adjudicators: a transaction whose claims several of them own.
+
+
+class Hold(NamedTuple):
+    """The final adjudicator asks an owner of some of the claims to vote, and to keep them free until it decides."""
+
+    transaction_id: bytes
+    t_start: Timestamp
+    catalog_version: int
+    claims: tuple[Claim, ...]  #: those that the receiver owns
+    changes_catalog: bool
+
+
+class Vote(NamedTuple):
+    """Nothing that the voter committed conflicts, and nothing will with a decision in (not_before, not_after].
+
+    A refusing voter answers with :class:`Conflict` or :class:`Unavailable` instead.
+    """
+
+    transaction_id: bytes
+    not_before: Timestamp
+    not_after: Timestamp
+
+
+class Release(NamedTuple):
+    """The final adjudicator's decision; ``t_commit`` is 0 when the transaction was dropped."""
+
+    transaction_id: bytes
+    t_commit: Timestamp
+
+
+class Inquire(NamedTuple):
+    """What became of the transaction? If its final adjudicator hasn't seen it yet, it never will commit.
+
+    A voter is answered with :class:`Release`, a query processor with an outcome; neither before the decision stands.
+    """
+
+    transaction_id: bytes
+
+
+# Promises, from adjudicators to whoever merges their journals.
+
+
+class PromiseRequest(NamedTuple):
+    """Asks an adjudicator never to commit at or below ``at_least`` from now on."""
+
+    at_least: Timestamp
+
+
+class Watermark(NamedTuple):
+    """Nothing at or below ``t`` follows in the journal behind its record ``sequence``."""
+
+    journal: str
+    sequence: int
+    t: Timestamp
+
+
+# Journals.
+
+
+class Append(NamedTuple):
+    """Appends one record (none but a barrier if empty) if ``expected_sequence`` is next and the epoch is current."""
+
+    epoch: int
+    expected_sequence: int
+    transactions: tuple[CommittedTransaction, ...]
+
+
+class Appended(NamedTuple):
+    """The record is on two of three copies."""
+
+    epoch: int
+    sequence: int
+
+
+class AppendRefused(NamedTuple):
+    """Compare-and-set failed: another owner fenced the sender, or the sender lost count."""
+
+    epoch: int  #: the journal's
+    expected_sequence: int  #: the journal's
+
+
+class JournalFailed(NamedTuple):
+    """Fewer than two copies can be written: whether records in flight are decided is known after recovery only."""
+
+    reason: str
+
+
+class SetLeader(NamedTuple):
+    """Fences every owner with a smaller epoch."""
+
+    epoch: int
+
+
+class LeaderSet(NamedTuple):
+    epoch: int
+    next_sequence: int
+    t_last: Timestamp  #: of the last transaction in the journal, 0 if there is none
+
+
+class LookUp(NamedTuple):
+    """Is the transaction in the journal? Only an answer behind a barrier of one's own is final."""
+
+    transaction_id: bytes
+
+
+class LookedUp(NamedTuple):
+    transaction_id: bytes
+    sequence: int  #: of the record it is in, 0 if it is in none
+    t_commit: Timestamp
+
+
+class Subscribe(NamedTuple):
+    """Asks for every record from ``sequence`` on, as :class:`Stream` messages, once each is durable."""
+
+    sequence: int
+
+
+class Stream(NamedTuple):
+    """One durable record."""
+
+    journal: str
+    sequence: int
+    transactions: tuple[CommittedTransaction, ...]
+
+
+# Storage nodes.
+
+
+class Delivery(NamedTuple):
+    """The next part of a storage node's stream, in T_commit order, over all journals."""
+
+    number: int  #: counts from 1, for each subscriber
+    batch: tuple[tuple[Timestamp, tuple[Mutation, ...]], ...]
+    positions: tuple[tuple[str, int], ...]  #: journal and sequence up to which the stream has been delivered with this
+    watermark: Timestamp  #: nothing at or below it follows
+
+
+class Resend(NamedTuple):
+    """A storage node misses deliveries from ``number`` on."""
+
+    number: int
+
+
+class Get(NamedTuple):
+    """Reads one key as of ``t``; answered as soon as everything up to ``t`` is applied."""
+
+    request_number: int
+    key: bytes
+    t: Timestamp
+
+
+class Got(NamedTuple):
+    request_number: int
+    value: bytes | None
