@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import stat
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +35,8 @@ UNOWNED_SECONDS_MAX = 60
 _TEMPORARY_PREFIX = "dsqlkit-engine-"
 _STALE_ENGINE_SECONDS_MAX = 5.0
 _STALE_ENGINE_POLL_SECONDS = 0.01
+_REMOVE_SECONDS_MAX = 2.0
+_IPCRM_SECONDS_MAX = 5
 
 
 class EngineDirectory:
@@ -40,6 +44,7 @@ class EngineDirectory:
 
     def __init__(self, path: Path, account: Account) -> None:
         self.path = path
+        self._account = account
         self.data = path / "data"
         self.socket = path / "socket"
         self.log = path / "engine.log"
@@ -65,7 +70,7 @@ class EngineDirectory:
         if preferred is not None:
             preferred = preferred.absolute()
             if _socket_fits(preferred) and can_reach(preferred, account):
-                return cls(_make(preferred), account)
+                return cls(_make(preferred, account), account)
         return cls(_make_temporary(account), account)
 
     def record(self, engine: ProcessIdentity | None) -> None:
@@ -76,19 +81,22 @@ class EngineDirectory:
         partial.rename(self._owner)
 
     def remove(self) -> None:
-        """Remove the directory and everything in it; the engine has to be stopped."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the directory and everything in it; the engine has to be stopped.
+
+        :raises EngineError: something in it can't be removed.
+        """
+        _remove_tree(self.path, self._account)
 
 
 def _socket_fits(path: Path) -> bool:
     return len(os.fsencode(path / "socket" / f".s.PGSQL.{ENGINE_PORT}")) < SOCKET_PATH_BYTES_MAX
 
 
-def _make(path: Path) -> Path:
+def _make(path: Path, account: Account) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not path.is_symlink():
-            _clear(path)
+            _clear(path, account)
         path.mkdir(mode=0o700)
     except OSError as error:
         raise EngineError(
@@ -97,7 +105,7 @@ def _make(path: Path) -> Path:
     return path
 
 
-def _clear(path: Path) -> None:
+def _clear(path: Path, account: Account) -> None:
     """Remove the engine directory that a dead server left at ``path``."""
     owner, engine = _read_record(path)
     if owner is not None and owner.is_running():
@@ -108,19 +116,50 @@ def _clear(path: Path) -> None:
         raise EngineError(f"{path} holds something other than an engine: move it away or name another data directory")
     if engine is not None:
         _stop_stale(engine)
-    shutil.rmtree(path)
+    _remove_tree(path, account)
+
+
+def _remove_tree(path: Path, account: Account) -> None:
+    """Remove an engine directory, patiently: the sessions of a killed postmaster end a moment after it."""
+    _release_shared_memory(path / "data" / "postmaster.pid", account)
+    deadline = time.monotonic() + _REMOVE_SECONDS_MAX
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            pass  # a session removed its own file first
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise EngineError(f"{error.filename} can't be removed ({error.strerror}): remove it by hand") from error
+            time.sleep(_STALE_ENGINE_POLL_SECONDS)
+
+
+def _release_shared_memory(status_file: Path, account: Account) -> None:
+    """Remove the System V segment of a postmaster that was killed: it marks the data directory as in use.
+
+    A postmaster that stops by itself removes the segment and the status file. The file is the engine's word, so it
+    is acted upon with the engine's rights only.
+    """
+    try:
+        segment = status_file.read_text(encoding="utf-8", errors="replace").splitlines()[6].split()[1]
+    except (OSError, IndexError):
+        return
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            ["ipcrm", "-m", segment], capture_output=True, timeout=_IPCRM_SECONDS_MAX, **account.popen_arguments()
+        )
 
 
 def _make_temporary(account: Account) -> Path:
     for base in dict.fromkeys((Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp"))):  # noqa: S108
         candidate = base / f"{_TEMPORARY_PREFIX}xxxxxxxx"
         if base.is_dir() and os.access(base, os.W_OK) and _socket_fits(candidate) and can_reach(candidate, account):
-            _sweep(base)
+            _sweep(base, account)
             return Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=base))
     raise EngineError("no temporary directory is short and open enough for the engine's socket: set TMPDIR to one")
 
 
-def _sweep(base: Path) -> None:
+def _sweep(base: Path, account: Account) -> None:
     """Remove our temporary engine directories whose servers died."""
     for path in base.glob(f"{_TEMPORARY_PREFIX}*"):
         try:
@@ -134,7 +173,7 @@ def _sweep(base: Path) -> None:
         if not being_made and not (owner is not None and owner.is_running()):
             if engine is not None:
                 _stop_stale(engine)
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path, account)
 
 
 def _read_record(path: Path) -> tuple[ProcessIdentity | None, ProcessIdentity | None]:
