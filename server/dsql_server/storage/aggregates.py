@@ -1,0 +1,200 @@
+"""Partial aggregates over stored rows, and how the partial results of several shards combine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from decimal import Context, Decimal
+from struct import Struct
+
+from dsql_server.encoding import numeric
+from dsql_server.encoding import type_oids as oid
+from dsql_server.encoding.keys import encode_value, value_encoder
+from dsql_server.encoding.rows import fields_reader
+from dsql_server.interfaces.commit_path import Aggregate
+
+_unpack_float4 = Struct(">f").unpack
+_unpack_float8 = Struct(">d").unpack
+
+#: Exact for every sum of numerics; special values follow PostgreSQL (Infinity - Infinity is NaN).
+_EXACT = Context(prec=numeric.INTEGER_DIGITS_MAX + numeric.SCALE_MAX + 20, traps=[])
+
+
+def _decode_integer(binary: bytes) -> int:
+    return int.from_bytes(binary, "big", signed=True)
+
+
+def _decode_float4(binary: bytes) -> float:
+    number: float = _unpack_float4(binary)[0]
+    return number
+
+
+def _decode_float8(binary: bytes) -> float:
+    number: float = _unpack_float8(binary)[0]
+    return number
+
+
+#: Types that sum, and whose extremes come back as numbers; extremes of other types come back as stored.
+_DECODERS: dict[int, Callable[[bytes], int | float | Decimal]] = {
+    oid.INT2: _decode_integer,
+    oid.INT4: _decode_integer,
+    oid.INT8: _decode_integer,
+    oid.FLOAT4: _decode_float4,
+    oid.FLOAT8: _decode_float8,
+    oid.NUMERIC: numeric.to_decimal,
+}
+
+
+class _Accumulator:
+    """One aggregate over the values of one column; never called for rows where the column is NULL."""
+
+    def add(self, field: bytes) -> None:
+        raise NotImplementedError
+
+    def result(self) -> object:
+        raise NotImplementedError
+
+
+class _Count(_Accumulator):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, field: bytes) -> None:
+        self.count += 1
+
+    def result(self) -> object:
+        return self.count
+
+
+class _Sum(_Accumulator):
+    def __init__(self, type_oid: int) -> None:
+        self.decode = _decoder(type_oid)
+        self.total: int | float | Decimal | None = None
+
+    def add(self, field: bytes) -> None:
+        self.total = _plus(self.total, self.decode(field))
+
+    def result(self) -> object:
+        return self.total
+
+
+class _Extreme(_Accumulator):
+    def __init__(self, type_oid: int, greatest: bool) -> None:
+        self.encode = value_encoder(type_oid)
+        self.decode = _DECODERS.get(type_oid)
+        self.greatest = greatest
+        self.best: bytes | None = None
+        self.best_key = b""
+
+    def add(self, field: bytes) -> None:
+        key = self.encode(field)
+        # Of equal values (1.0 and 1.00) the later one stays, as PostgreSQL's min and max do.
+        if self.best is None or (key >= self.best_key if self.greatest else key <= self.best_key):
+            self.best, self.best_key = field, key
+
+    def result(self) -> object:
+        if self.best is None or self.decode is None:
+            return self.best
+        return self.decode(self.best)
+
+
+def _decoder(type_oid: int) -> Callable[[bytes], int | float | Decimal]:
+    decode = _DECODERS.get(type_oid)
+    if decode is None:
+        raise ValueError(f"type with OID {type_oid} has no sum in storage; let the query processor compute it")
+    return decode
+
+
+def _plus(left: int | float | Decimal | None, right: int | float | Decimal) -> int | float | Decimal:
+    if left is None:
+        return right
+    if isinstance(right, Decimal):
+        assert isinstance(left, Decimal), "partial sums of one column have one type"
+        return _EXACT.add(left, right)
+    assert not isinstance(left, Decimal), "partial sums of one column have one type"
+    return left + right
+
+
+def _accumulator(aggregate: Aggregate) -> _Accumulator:
+    if aggregate.function == "count":
+        return _Count()
+    if aggregate.function == "sum":
+        return _Sum(aggregate.type_oid)
+    if aggregate.function in ("min", "max"):
+        return _Extreme(aggregate.type_oid, aggregate.function == "max")
+    raise ValueError(f"storage has no aggregate {aggregate.function!r}; known: count, sum, min, max")
+
+
+class PartialAggregates:
+    """Accumulates several aggregates over rows handed in pieces.
+
+    Raises ValueError when built, for unknown functions and for sums over types without one.
+    """
+
+    def __init__(self, aggregates: Sequence[Aggregate]) -> None:
+        self._rows = 0
+        self._over_rows = [aggregate.column is None for aggregate in aggregates]
+        assert all(a.function == "count" for a in aggregates if a.column is None), "only count needs no column"
+        self._accumulators = [_accumulator(aggregate) for aggregate in aggregates]
+        self._over_columns = [
+            (aggregate.column, accumulator)
+            for aggregate, accumulator in zip(aggregates, self._accumulators, strict=True)
+            if aggregate.column is not None
+        ]
+
+    def add(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Take in some rows (key, value)."""
+        self._rows += len(rows)
+        if not self._over_columns:
+            return
+        read = fields_reader(max(column for column, _ in self._over_columns))
+        for _, value in rows:
+            row = read(value)
+            for column, accumulator in self._over_columns:
+                field = row[column]
+                if field is not None:
+                    accumulator.add(field)
+
+    def results(self) -> list[object]:
+        """One value per aggregate, in their order; None where there was no value at all."""
+        return [
+            self._rows if over_rows else accumulator.result()
+            for over_rows, accumulator in zip(self._over_rows, self._accumulators, strict=True)
+        ]
+
+
+def combine(aggregates: Sequence[Aggregate], partials: Sequence[Sequence[object]]) -> list[object]:
+    """The aggregates over all shards from their partial results, given in key order."""
+    combined: list[object] = []
+    for at, aggregate in enumerate(aggregates):
+        values = [partial[at] for partial in partials if partial[at] is not None]
+        if aggregate.function in ("count", "sum"):
+            total: int | float | Decimal | None = 0 if aggregate.function == "count" else None
+            for value in values:
+                assert isinstance(value, int | float | Decimal), "counts and sums are numbers"
+                total = _plus(total, value)
+            combined.append(total)
+        else:
+            combined.append(_extreme(aggregate, values))
+    return combined
+
+
+def _extreme(aggregate: Aggregate, values: Sequence[object]) -> object:
+    best: object = None
+    best_key: tuple[int, object] | None = None
+    for value in values:
+        key = _sort_key(aggregate.type_oid, value)
+        if best_key is None or (key >= best_key if aggregate.function == "max" else key <= best_key):
+            best, best_key = value, key
+    return best
+
+
+def _sort_key(type_oid: int, value: object) -> tuple[int, object]:
+    """NaN above all numbers, and values that stayed binary by their encoding."""
+    if isinstance(value, bytes):
+        return (0, encode_value(type_oid, value))
+    if isinstance(value, Decimal):
+        return (1, 0) if value.is_nan() else (0, value)
+    if isinstance(value, float) and math.isnan(value):
+        return (1, 0)
+    return (0, value)

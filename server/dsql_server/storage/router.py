@@ -1,0 +1,243 @@
+"""Several storage nodes behind one reader: routes keys, stitches ranges together, splits shards that grow."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
+from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult
+from dsql_server.interfaces.messages import Mutation, Timestamp
+from dsql_server.storage import rocks
+from dsql_server.storage.aggregates import combine
+from dsql_server.storage.node import TIMESTAMP_MAX, StorageNode
+from dsql_server.storage.shard_map import Shard, ShardMap
+
+NODES_DEFAULT = 2
+#: A shard with more rows than this is split.
+SHARD_ROWS_MAX = 32_768
+#: Keys past every key there can be.
+_END_OF_KEYS = b"\xff" * RELATION_PREFIX_BYTES
+_MAP_NOTE = "shard-map"
+
+
+class StorageRouter:
+    """Storage nodes under one directory, one subdirectory each. ``close`` it.
+
+    Implements :class:`dsql_server.interfaces.commit_path.StorageReader` over all shards. Not thread-safe.
+    Raises ValueError if the directory was made with another number of nodes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        nodes: int = NODES_DEFAULT,
+        shard_rows_max: int = SHARD_ROWS_MAX,
+        cache_bytes: int = rocks.BLOCK_CACHE_BYTES,
+    ) -> None:
+        self.directory = directory
+        self._shard_rows_max = shard_rows_max
+        self.nodes: list[StorageNode] = []
+        try:
+            for at in range(nodes):
+                self.nodes.append(StorageNode(directory / f"node-{at}", cache_bytes // nodes))
+            self._map = self._load_map(nodes)
+        except BaseException:
+            self.close()
+            raise
+        # The map changes these in place; the hot paths hold on to them.
+        self._starts, self._shards, self._relations = self._map.starts, self._map.shards, self._map.relations
+
+    def _load_map(self, nodes: int) -> ShardMap:
+        dumped = self.nodes[0].get_note(_MAP_NOTE)
+        shard_map = ShardMap(nodes) if dumped is None else ShardMap.load(dumped)
+        if shard_map.nodes != nodes:
+            raise ValueError(
+                f"{self.directory} holds the data of {shard_map.nodes} storage nodes, not {nodes}:"
+                f" start with {shard_map.nodes} nodes or with an empty directory"
+            )
+        for node in self.nodes:
+            for prefix in node.relation_prefixes():
+                shard_map.add_relation(prefix)
+        if dumped is None:
+            self.nodes[0].put_note(_MAP_NOTE, shard_map.dump())
+        return shard_map
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def _node_of(self, key: bytes) -> StorageNode:
+        if key[:RELATION_PREFIX_BYTES] not in self._relations:
+            self._map.add_relation(key[:RELATION_PREFIX_BYTES])
+        return self.nodes[self._shards[bisect_right(self._starts, key) - 1].node]
+
+    def get(self, key: bytes, t: Timestamp) -> bytes | None:
+        """The value of the key as of ``t``, or None. Raises SnapshotTooOld."""
+        return self._node_of(key).get(key, t)
+
+    def get_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
+        """The values of the keys as of ``t``, in their order. Raises SnapshotTooOld."""
+        if len(keys) == 1:
+            return [self._node_of(keys[0]).get(keys[0], t)]
+        wanted: dict[StorageNode, list[int]] = {}
+        for at, key in enumerate(keys):
+            wanted.setdefault(self._node_of(key), []).append(at)
+        values: list[bytes | None] = [None] * len(keys)
+        for node, places in wanted.items():
+            for at, value in zip(places, node.get_many([keys[at] for at in places], t), strict=True):
+                values[at] = value
+        return values
+
+    def _pieces(self, request: ScanRequest) -> list[tuple[StorageNode, ScanRequest]]:
+        """The request cut into one part for each run of shards on the same node, in key order."""
+        start, end = request.start, request.end
+        prefix = start[:RELATION_PREFIX_BYTES]
+        if prefix not in self._relations and len(prefix) == RELATION_PREFIX_BYTES and prefix < _END_OF_KEYS:
+            self._map.add_relation(prefix)
+        shards = self._shards
+        indexes = self._map.indexes_of(start, end)
+        if len(indexes) <= 1:
+            return [(self.nodes[shards[indexes.start].node], request)]
+        cuts: list[tuple[int, bytes]] = []
+        for index in indexes:
+            if not cuts or cuts[-1][0] != shards[index].node:
+                cuts.append((shards[index].node, shards[index].start if cuts else start))
+        ends = [cut_start for _, cut_start in cuts[1:]] + [end]
+        return [
+            (self.nodes[node], request._replace(start=cut_start, end=cut_end))
+            for (node, cut_start), cut_end in zip(cuts, ends, strict=True)
+        ]
+
+    def scan(self, request: ScanRequest) -> ScanResult:
+        """Rows with start <= key < end as of t over all shards, in key order or in reverse. Raises SnapshotTooOld."""
+        if request.start >= request.end:
+            return ScanResult([], 0, 0)
+        pieces = self._pieces(request)
+        if len(pieces) == 1:
+            node, piece = pieces[0]
+            return node.scan(piece)
+        if request.reverse:
+            pieces.reverse()
+        rows: list[tuple[bytes, bytes]] = []
+        examined = filtered = 0
+        for node, piece in pieces:
+            if request.limit is not None:
+                if len(rows) >= request.limit:
+                    break
+                piece = piece._replace(limit=request.limit - len(rows))
+            part = node.scan(piece)
+            rows += part.rows
+            examined += part.examined
+            filtered += part.filtered
+        return ScanResult(rows, examined, filtered)
+
+    def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
+        """Aggregates over all shards; results as :meth:`dsql_server.storage.node.StorageNode.aggregate` has them."""
+        if request.start >= request.end:
+            return combine(aggregates, [])
+        partials = [node.aggregate(piece, aggregates) for node, piece in self._pieces(request)]
+        return partials[0] if len(partials) == 1 else combine(aggregates, partials)
+
+    # Applying ----------------------------------------------------------------------------------------------------
+
+    def appliers(self) -> Sequence[StorageNode]:
+        """The nodes, by the indexes that :meth:`split` gives."""
+        return self.nodes
+
+    def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
+        """Cut one transaction's mutations by owner: (node index, its mutations), in order. Call it in commit order."""
+        starts, shards, relations = self._starts, self._shards, self._relations
+        by_node: dict[int, list[Mutation]] = {}
+        full: list[Shard] = []
+        for mutation in mutations:
+            key, value = mutation
+            if key[:RELATION_PREFIX_BYTES] not in relations:
+                self._map.add_relation(key[:RELATION_PREFIX_BYTES])
+            shard = shards[bisect_right(starts, key) - 1]
+            if value is None:
+                shard.rows -= 1
+            else:
+                if key > shard.last_key:
+                    shard.last_key = key
+                    shard.appends += 1
+                shard.writes += 1
+                shard.rows += 1
+                if shard.rows > self._shard_rows_max:
+                    full.append(shard)
+            owned = by_node.get(shard.node)
+            if owned is None:
+                by_node[shard.node] = [mutation]
+            else:
+                owned.append(mutation)
+        for shard in full:
+            if shard.rows > self._shard_rows_max:
+                self._split_shard(shard)
+        return list(by_node.items())
+
+    def _split_shard(self, shard: Shard) -> None:
+        """Count a shard that seems full and cut it: its empty tail off, or in the middle."""
+        node = self.nodes[shard.node]
+        index = self._map.index_of(shard.start)
+        end = self._starts[index + 1] if index + 1 < len(self._starts) else _END_OF_KEYS
+        request = ScanRequest(shard.start, end, TIMESTAMP_MAX, projection=(), limit=self._shard_rows_max)
+        found = node.scan(request).rows
+        shard.rows = len(found)
+        grows_at_its_end = 2 * shard.appends > shard.writes
+        shard.appends = shard.writes = 0
+        if len(found) < self._shard_rows_max // 2:
+            return  # the same rows written again and again
+        tail = shard.last_key + b"\0"
+        # What is on its way to the node was routed here and moved last_key; what it holds, the node says itself.
+        if grows_at_its_end and tail < end and node.holds_nothing_from(tail, end):
+            self._map.add_shard(Shard(tail, self._node_with_fewest_rows()))
+        else:
+            middle = len(found) // 2
+            self._map.add_shard(Shard(found[middle][0], shard.node, len(found) - middle, shard.last_key))
+            shard.rows, shard.last_key = middle, found[middle - 1][0]
+        # Before a row goes by the new map, the map is on disk: no replay may route it otherwise.
+        self.nodes[0].put_note(_MAP_NOTE, self._map.dump())
+
+    def _node_with_fewest_rows(self) -> int:
+        rows = [0] * len(self.nodes)
+        for shard in self._shards:
+            rows[shard.node] += shard.rows
+        return rows.index(min(rows))
+
+    def count_rows(self, t: Timestamp) -> list[int]:
+        """The exact number of rows and entries of each shard as of ``t``, in map order; reads them all."""
+        ends = [*self._starts[1:], _END_OF_KEYS]
+        counts: list[int] = []
+        for shard, end in zip(self._shards, ends, strict=True):
+            request = ScanRequest(shard.start, end, t)
+            (count,) = self.nodes[shard.node].aggregate(request, (Aggregate("count", None, 0),))
+            assert isinstance(count, int), "count(*) is a number"
+            counts.append(count)
+        return counts
+
+    def collect_garbage(self, older_than: Timestamp, budget: int) -> int:
+        """Look at up to ``budget`` versions on each node; returns how many were dropped.
+
+        Reads below ``older_than`` fail from now on. Meant to be called again and again, with a budget small enough
+        for the caller's event loop (about a microsecond a version).
+        """
+        return sum(node.collect_garbage(older_than, budget) for node in self.nodes)
+
+    def checkpoint(self) -> list[dict[str, int]]:
+        """Make durable what every node has applied; the journal positions of each, by node index."""
+        return [node.checkpoint() for node in self.nodes]
+
+    def metrics(self) -> dict[str, object]:
+        """The shard map with estimated rows, and each node's counters."""
+        return {
+            "map_version": self._map.version,
+            "shards": [
+                {"start": shard.start.hex(), "node": shard.node, "rows_estimate": max(shard.rows, 0)}
+                for shard in self._shards
+            ],
+            "nodes": [node.metrics() for node in self.nodes],
+        }
+
+    def close(self) -> None:
+        """Close all nodes; harmless when repeated."""
+        for node in self.nodes:
+            node.close()
