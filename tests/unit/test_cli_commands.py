@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from psycopg.conninfo import conninfo_to_dict
+
 from dsql_server.cli import connection_help, control
 from dsql_server.cli.commands import dsqlkit
 from dsql_server.cli.extras import MissingExtra, extra_required
-from psycopg.conninfo import conninfo_to_dict
 
 INFO: Any = SimpleNamespace(
     cluster_id="abc",
@@ -100,6 +101,9 @@ class FakeServer:
         return {"t_start": 1} if transaction_id == b"\xff" * 16 else None
 
 
+SERVER: Any = FakeServer()
+
+
 @pytest.mark.parametrize(
     ("question", "result"),
     [
@@ -110,7 +114,7 @@ class FakeServer:
     ],
 )
 def test_control_answers(question: dict[str, str], result: object) -> None:
-    reply = control.answer(FakeServer(), json.dumps(question).encode())  # type: ignore[arg-type]
+    reply = control.answer(SERVER, json.dumps(question).encode())
     assert reply.endswith(b"\n") and reply.count(b"\n") == 1
     assert json.loads(reply) == {"result": result}
 
@@ -119,7 +123,7 @@ def test_control_answers(question: dict[str, str], result: object) -> None:
     "line", [b"", b"{", b"[]", b"{}", b'{"command": "stop"}', b'{"command": "trace", "transaction_id": "xyz"}']
 )
 def test_control_answers_nonsense_with_an_error(line: bytes) -> None:
-    reply = json.loads(control.answer(FakeServer(), line))  # type: ignore[arg-type]
+    reply = json.loads(control.answer(SERVER, line))
     assert set(reply) == {"error"}
 
 

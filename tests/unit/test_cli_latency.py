@@ -3,10 +3,11 @@
 import random
 
 import pytest
-from dsql_server.cli.charts import bar, chart_bins, milliseconds
-from dsql_server.cli.latency import histogram, percentile, sparkline, summarise
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dsql_server.cli.charts import bar, chart_bins, milliseconds
+from dsql_server.cli.latency import histogram, percentile, sparkline, summarise
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from botocore.session import Session
 from click.testing import CliRunner, Result
+
 from dsql_server.cli.commands import dsqlkit
 
 HOST = "abcdefghijklmnopqrstuvwxyz.dsql.eu-central-1.on.aws"

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from dsql_server.cli.workload import client as client_module
 from dsql_server.cli.workload.client import Client, Plan, Result, Round, WrongAnswer
 from dsql_server.cli.workload.fleet import merge
@@ -88,9 +89,7 @@ def test_seeded_orders_are_known_by_number() -> None:
     orders = list(SEED.orders())
     assert [order.order_id for order in orders] == [SEED.order_id(n) for n in range(SEED.size)]
     assert len({order.order_id for order in orders}) == SEED.size
-    assert {later.created_at - order.created_at for order, later in itertools.pairwise(orders)} == {
-        SEED_STEP
-    }
+    assert {later.created_at - order.created_at for order, later in itertools.pairwise(orders)} == {SEED_STEP}
 
 
 def test_a_round_of_orders_creates_gets_and_lists_each(database: FakeDatabase) -> None:

@@ -140,8 +140,8 @@ def measure(console: Console, settings: BenchSettings) -> list[Target]:
         raise BenchFailed(str(error)) from error
     except psycopg.Error as error:
         raise BenchFailed(f"the database refused: {str(error).strip()}") from error
-    names = _names(settings.urls)
-    return [_target(url, name, rounds) for url, name, rounds in zip(settings.urls, names, parts, strict=True)]
+    kinds = _names(settings.urls)
+    return [_target(url, name, rounds) for url, name, rounds in zip(settings.urls, kinds, parts, strict=True)]
 
 
 def _set_up(stack: contextlib.ExitStack, url: str, tables: Tables, seed: Seed) -> None:

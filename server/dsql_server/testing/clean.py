@@ -57,4 +57,4 @@ def drop_user_objects(connection: psycopg.Connection[Any]) -> None:
     for kind in _KINDS:
         for (name,) in connection.execute(kind.query).fetchall():
             # Text, not bytes with parameters: DDL takes none, and the name is quoted by the server itself.
-            connection.execute(kind.statement.format(name))  # type: ignore[arg-type]
+            connection.execute(kind.statement.format(name))

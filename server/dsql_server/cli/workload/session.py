@@ -79,17 +79,18 @@ class DsqlSession:
     def __init__(self, url: str) -> None:
         import dsql_connectors.psycopg as dsql
 
-        self.connection = dsql.connect(url, autocommit=True)
+        def count(_: dsql.RetryEvent) -> None:
+            self.conflicts += 1
+
         self.conflicts = 0
+        self._connection = dsql.connect(url, autocommit=True, retry=dsql.RetryPolicy(on_retry=count))
+        self.connection: psycopg.Connection[Any] = self._connection
 
     def transaction(self, work: Work[T]) -> T:
-        return self.connection.run_transaction(work, on_retry=self._count)
-
-    def _count(self, *_: object) -> None:
-        self.conflicts += 1
+        return self._connection.run_transaction(work)
 
     def close(self) -> None:
-        self.connection.close()
+        self._connection.close()
 
 
 class PostgresSession:

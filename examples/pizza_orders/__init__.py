@@ -1,0 +1,1 @@
+"""Pizza orders on Aurora DSQL: a schema, three operations, and nothing else."""
