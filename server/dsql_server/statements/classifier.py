@@ -1,0 +1,241 @@
+"""Classification of a query text: its statements, the path of each, and what Aurora DSQL refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from dsql_server.statements import alterations, commands, definitions, indexes, objects, tables
+from dsql_server.statements.facts import Facts, collect
+from dsql_server.statements.model import Refusal, SqlSyntaxError, Statement, StatementKind
+from dsql_server.statements.syntax import Parsed, parse
+from dsql_server.statements.tags import command_tag
+from dsql_server.statements.tree import Node, constant, tag_of
+
+CACHED_TEXTS_MAX = 8192  #: query texts
+CACHED_TEXT_LENGTH_MAX = 16384  #: characters; longer texts (bulk inserts) hardly repeat
+
+_QUERIES = {
+    "SelectStmt": StatementKind.SELECT,
+    "InsertStmt": StatementKind.INSERT,
+    "UpdateStmt": StatementKind.UPDATE,
+    "DeleteStmt": StatementKind.DELETE,
+}
+_TRANSACTION_KINDS = {
+    "TRANS_STMT_BEGIN": StatementKind.BEGIN,
+    "TRANS_STMT_START": StatementKind.BEGIN,
+    "TRANS_STMT_COMMIT": StatementKind.COMMIT,
+    "TRANS_STMT_ROLLBACK": StatementKind.ROLLBACK,
+}
+
+_Refuse = Callable[[Node], Iterator[Refusal]]
+
+
+def _refuse_nothing(node: Node) -> Iterator[Refusal]:
+    return iter(())
+
+
+#: Every statement of DDL that exists, with its own refusals.
+_DDL: dict[str, _Refuse] = {
+    "CreateStmt": tables.refuse_create_table,
+    "CreateSeqStmt": tables.refuse_create_sequence,
+    "CreateDomainStmt": tables.refuse_create_domain,
+    "ViewStmt": tables.refuse_create_view,
+    "CreateStatsStmt": _refuse_nothing,
+    "AlterStatsStmt": objects.refuse_statistics_target,
+    "AlterSeqStmt": lambda node: tables.refuse_changed_cache(node.get("options", []), "ALTER SEQUENCE"),
+    "AlterDomainStmt": alterations.refuse_alter_domain,
+    "DropStmt": objects.refuse_drop,
+    "RenameStmt": objects.refuse_rename,
+    "AlterObjectSchemaStmt": objects.refuse_set_schema,
+    "AlterOwnerStmt": objects.refuse_owner,
+    "CommentStmt": objects.refuse_comment,
+    "GrantStmt": objects.refuse_grant,
+    "GrantRoleStmt": objects.refuse_grant_role,
+    "AlterDefaultPrivilegesStmt": lambda node: objects.refuse_grant(node["action"]),
+    "CreateRoleStmt": objects.refuse_create_role,
+    "AlterRoleStmt": objects.refuse_alter_role,
+    "AlterRoleSetStmt": objects.refuse_alter_role_setting,
+    "DropRoleStmt": objects.refuse_drop_role,
+    "CreateFunctionStmt": objects.refuse_create_function,
+    "AlterFunctionStmt": objects.refuse_alter_function,
+}
+_OTHER: dict[str, tuple[StatementKind, _Refuse]] = {
+    "VariableShowStmt": (StatementKind.SHOW, _refuse_nothing),
+    "ConstraintsSetStmt": (StatementKind.SET_CONSTRAINTS, _refuse_nothing),
+    "CopyStmt": (StatementKind.COPY, commands.refuse_copy),
+    "CallStmt": (StatementKind.CALL, _refuse_nothing),
+    "DeallocateStmt": (StatementKind.DEALLOCATE, commands.refuse_deallocate),
+}
+
+
+def classify(sql: str) -> list[Statement]:
+    """Classify the statements of a query text, in order; an empty text has none.
+
+    Pure: the same text always gives the same (shared, immutable) statements. Refusals that depend on the catalog or
+    on the transaction aren't among the results.
+
+    Raises:
+        SqlSyntaxError: PostgreSQL's error for a text that its grammar doesn't take; nothing else.
+    """
+    if len(sql) > CACHED_TEXT_LENGTH_MAX:
+        return list(_classify(sql))
+    return list(_classify_cached(sql))
+
+
+def _classify(sql: str) -> tuple[Statement, ...]:
+    return tuple(_statement(parsed, sql) for parsed in parse(sql))
+
+
+_classify_cached = lru_cache(CACHED_TEXTS_MAX)(_classify)
+
+
+def _statement(parsed: Parsed, sql: str) -> Statement:
+    facts = collect(parsed.name, parsed.tree)
+    found = Statement(
+        text=sql[parsed.start : parsed.end],
+        offset=parsed.start,
+        kind=StatementKind.OTHER,
+        tag=command_tag(parsed.name, parsed.tree),
+        engine_sql=parsed.engine_sql,
+        functions=frozenset(facts.functions),
+        relations=frozenset(facts.relations),
+        targets=frozenset(facts.targets),
+        locking=facts.locking,
+        has_on_conflict=facts.has_on_conflict,
+        has_modifying_cte=facts.writing_ctes > 0,
+        is_dml=facts.writes > 0,
+        parameters=facts.parameters,
+    )
+    if parsed.name in _QUERIES:
+        return _query(found, parsed, facts)
+    if parsed.arns is not None:
+        return replace(
+            found,
+            kind=StatementKind.DDL,
+            is_ddl=True,
+            engine_sql="",
+            definition=definitions.role_mapping(parsed.tree, parsed.arns),
+        )
+    if parsed.name in _DDL or parsed.name in ("IndexStmt", "AlterTableStmt", "CreateSchemaStmt"):
+        return _ddl(found, parsed, facts)
+    return _command(found, parsed, facts)
+
+
+def _query(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
+    returning = "returningClause" in parsed.tree or "returningList" in parsed.tree
+    return replace(
+        found,
+        kind=_QUERIES[parsed.name],
+        refusals=tuple(facts.refusals),
+        is_read_only=not facts.writes and facts.locking is None,
+        returning=returning,
+        returns_rows=returning or parsed.name == "SelectStmt",
+    )
+
+
+def _ddl(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
+    refusals = [*_refuse_ddl(parsed.name, parsed.tree, parsed), *facts.refusals]
+    text = objects.function_body(parsed.tree) if parsed.name == "CreateFunctionStmt" else None
+    if text is not None and not refusals:
+        refusals += _refuse_body(text)
+    return replace(
+        found,
+        kind=StatementKind.DDL,
+        is_ddl=True,
+        is_dml=False,
+        refusals=tuple(refusals),
+        returns_rows=parsed.is_async,
+        definition=definitions.define(parsed),
+    )
+
+
+def _refuse_ddl(name: str, node: Node, parsed: Parsed) -> Iterator[Refusal]:
+    if name == "IndexStmt":
+        yield from indexes.refuse_create_index(node, parsed.is_async, parsed.engine_sql)
+    elif name == "AlterTableStmt":
+        yield from alterations.refuse_alter_table(node, parsed.is_async)
+    elif name == "CreateSchemaStmt":
+        for element in node.get("schemaElts", ()):
+            yield from _refuse_ddl(*tag_of(element), parsed)
+    elif name in _DDL:
+        yield from _DDL[name](node)
+    else:
+        yield from commands.refuse_unsupported(name, node)
+
+
+def _refuse_body(text: str) -> list[Refusal]:
+    """Refusals of the statements in the body of an SQL function. Errors of syntax are left to the engine."""
+    try:
+        return [refusal for inner in classify(text) for refusal in inner.refusals]
+    except SqlSyntaxError:
+        return []
+
+
+def _command(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
+    name, node = parsed.name, parsed.tree
+    if name == "TransactionStmt":
+        kind = _TRANSACTION_KINDS.get(node["kind"], StatementKind.OTHER)
+        refusals = (*commands.refuse_transaction(node), *facts.refusals)
+        modes = commands.transaction_modes(node.get("options", [])) if kind is StatementKind.BEGIN else None
+        return replace(found, kind=kind, refusals=refusals, transaction=modes, is_read_only=True)
+    if name == "VariableSetStmt":
+        return _set(found, node, facts)
+    if name == "ExplainStmt":
+        return _explain(found, parsed, facts)
+    if name == "VacuumStmt" and not node.get("is_vacuumcmd"):
+        return replace(found, kind=StatementKind.ANALYZE, refusals=tuple(facts.refusals))
+    if name not in _OTHER:
+        return replace(found, refusals=(*commands.refuse_unsupported(name, node), *facts.refusals))
+    kind, refuse = _OTHER[name]
+    copies_in = kind is StatementKind.COPY and bool(node.get("is_from"))
+    return replace(
+        found,
+        kind=kind,
+        refusals=(*refuse(node), *facts.refusals),
+        is_dml=found.is_dml or copies_in,
+        is_read_only=kind is not StatementKind.CALL and not copies_in and not facts.writes and facts.locking is None,
+        targets=found.relations if copies_in and "relation" in node else found.targets,
+        parameter=commands.parameter(node) if kind is StatementKind.SHOW else None,
+        returns_rows=kind in (StatementKind.SHOW, StatementKind.CALL),
+    )
+
+
+def _set(found: Statement, node: Node, facts: Facts) -> Statement:
+    is_reset = node["kind"] in ("VAR_RESET", "VAR_RESET_ALL")
+    characteristics = node["kind"] == "VAR_SET_MULTI"
+    parameter = None if characteristics else commands.parameter(node)
+    nothing_to_run = parameter is not None and (parameter.name == indexes.SYNC_PARAMETER or commands.is_constant(node))
+    return replace(
+        found,
+        kind=StatementKind.RESET if is_reset else StatementKind.SET,
+        refusals=(*commands.refuse_set(node), *facts.refusals),
+        engine_sql="" if nothing_to_run else found.engine_sql,
+        transaction=commands.transaction_modes(node.get("args", [])) if characteristics else None,
+        parameter=parameter,
+        is_read_only=True,
+    )
+
+
+def _explain(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
+    options = {o["DefElem"]["defname"]: constant(o["DefElem"].get("arg")) for o in parsed.tree.get("options", ())}
+    on = frozenset(name for name, value in options.items() if (value or "on").lower() not in ("false", "off", "0"))
+    name, node = tag_of(parsed.tree["query"])
+    if name in _QUERIES:
+        refusals: tuple[Refusal, ...] = tuple(facts.refusals)
+    else:
+        refusals = (*commands.refuse_unsupported(name, node), *facts.refusals)
+    inner_parsed = Parsed(name, node, parsed.start, parsed.end, parsed.engine_sql)
+    inner = _query(found, inner_parsed, facts) if name in _QUERIES else None
+    runs = "analyze" in on
+    return replace(
+        found,
+        kind=StatementKind.EXPLAIN,
+        refusals=refusals,
+        is_dml=facts.writes > 0 and runs,
+        is_read_only=(not facts.writes and facts.locking is None) or not runs,
+        returns_rows=True,
+        explained=inner,
+        options=on,
+    )

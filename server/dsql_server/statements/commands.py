@@ -1,0 +1,117 @@
+"""Refusals of transaction control, SET, COPY and of the statements that Aurora DSQL doesn't have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dsql_server.statements.model import Parameter, Refusal, TransactionModes
+from dsql_server.statements.settings import CONSTANT_PARAMETERS, refuse_change, refuse_parameter
+from dsql_server.statements.tree import Node, constant
+
+ISOLATION_LEVEL = "repeatable read"
+
+_TRANSACTION_REFUSED = {
+    "TRANS_STMT_SAVEPOINT": "SAVEPOINT",
+    "TRANS_STMT_RELEASE": "RELEASE",
+    "TRANS_STMT_ROLLBACK_TO": "ROLLBACK TO",
+    "TRANS_STMT_PREPARE": "PREPARE TRANSACTION",
+    "TRANS_STMT_COMMIT_PREPARED": "COMMIT PREPARED",
+    "TRANS_STMT_ROLLBACK_PREPARED": "ROLLBACK PREPARED",
+}
+
+#: Statements whose refusal has its own words; of the rest it names PostgreSQL's node type.
+_OWN_WORDS = {
+    "CreateTrigStmt": "CREATE TRIGGER not supported",
+    "CreateEnumStmt": "CREATE TYPE not supported",
+    "AlterEnumStmt": "ALTER TYPE not supported",
+    "AlterTypeStmt": "ALTER TYPE not supported",
+    "MergeStmt": "unsupported statement type: MERGE",
+    "VacuumStmt": "unsupported VACUUM statement",
+}
+
+
+def refuse_unsupported(name: str, node: Node) -> Iterator[Refusal]:
+    """For statements that don't exist in Aurora DSQL, by node type."""
+    message = _OWN_WORDS.get(name)
+    if message is None and name == "DefineStmt" and node.get("kind") == "OBJECT_TYPE":
+        message = "CREATE TYPE not supported"
+    yield Refusal("0A000", message or f"unsupported statement: {name.removesuffix('Stmt')}")
+
+
+def refuse_transaction(node: Node) -> Iterator[Refusal]:
+    kind = node["kind"]
+    if kind in _TRANSACTION_REFUSED:
+        yield Refusal("0A000", f"unsupported transaction statement: {_TRANSACTION_REFUSED[kind]}")
+    if node.get("chain"):
+        yield Refusal("0A000", "AND CHAIN not supported")
+    yield from _refuse_modes(node.get("options", []))
+
+
+def _refuse_modes(options: list[Node]) -> Iterator[Refusal]:
+    for option in options:
+        name, value = option["DefElem"]["defname"], constant(option["DefElem"].get("arg"))
+        if name == "transaction_isolation" and value != ISOLATION_LEVEL:
+            yield Refusal("0A000", f"Unsupported isolation level: {(value or '').upper()}")
+        elif name == "transaction_deferrable" and value != "0":
+            yield Refusal("0A000", "unsupported transaction mode: DEFERRABLE")
+
+
+def transaction_modes(options: list[Node]) -> TransactionModes:
+    isolation, read_only = None, None
+    for option in options:
+        name, value = option["DefElem"]["defname"], constant(option["DefElem"].get("arg"))
+        if name == "transaction_isolation":
+            isolation = value
+        elif name == "transaction_read_only":
+            read_only = value != "0"
+    return TransactionModes(isolation, read_only)
+
+
+def refuse_set(node: Node) -> Iterator[Refusal]:
+    """SET and RESET."""
+    kind = node["kind"]
+    if kind == "VAR_RESET_ALL":
+        return
+    name = node["name"]
+    if kind == "VAR_SET_MULTI":
+        if name == "SESSION CHARACTERISTICS":
+            yield from _refuse_modes(node.get("args", []))
+        else:
+            yield refuse_parameter(name)
+    elif not is_constant(node):
+        refusal = refuse_change(name)
+        if refusal is not None:
+            yield refusal
+
+
+def is_constant(node: Node) -> bool:
+    """Whether a SET or RESET leaves a parameter at the only value that it can have."""
+    return node["kind"] in ("VAR_SET_DEFAULT", "VAR_RESET") and node["name"].lower() in CONSTANT_PARAMETERS
+
+
+def parameter(node: Node) -> Parameter:
+    """Of SET and RESET of a single parameter, and of SHOW."""
+    name = "all" if node.get("kind") == "VAR_RESET_ALL" else node.get("name", "").lower()
+    values: tuple[str, ...] | None = None
+    if node.get("kind") == "VAR_SET_VALUE":
+        values = tuple(_value(argument) for argument in node.get("args", ()))
+    return Parameter(name, values, bool(node.get("is_local")))
+
+
+def _value(argument: Node) -> str:
+    text = constant(argument)
+    if text is None and "TypeCast" in argument:  # SET TIME ZONE INTERVAL '…'
+        text = constant(argument["TypeCast"].get("arg"))
+    return text or ""
+
+
+def refuse_copy(node: Node) -> Iterator[Refusal]:
+    if node.get("is_program"):
+        yield Refusal("0A000", "COPY with PROGRAM not supported", hint="Use COPY FROM STDIN or COPY TO STDOUT.")
+    elif "filename" in node:
+        yield Refusal("0A000", "COPY with a file not supported", hint="Use COPY FROM STDIN or COPY TO STDOUT.")
+
+
+def refuse_deallocate(node: Node) -> Iterator[Refusal]:
+    if not node.get("isall"):
+        yield Refusal("0A000", "unsupported statement: Deallocate", hint="DEALLOCATE ALL is supported.")
