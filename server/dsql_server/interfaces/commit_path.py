@@ -67,9 +67,7 @@ class StorageReader(Protocol):
 class StorageApplier(Protocol):
     """The writing side of a storage node. The journals are the durability: it syncs at checkpoints only."""
 
-    def apply_batch(
-        self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], positions: Mapping[str, int]
-    ) -> None:
+    def apply_batch(self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], positions: Mapping[str, int]) -> None:
         """Apply transactions in T_commit order, and with them, atomically, how far each journal has been applied.
 
         ``positions`` names only journals that moved on. Applying a transaction again changes nothing.

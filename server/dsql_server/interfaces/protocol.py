@@ -116,7 +116,12 @@ def parameter_status(name: str, value: str) -> bytes:
 def row_description(columns: Sequence[tuple[str, int, int]]) -> bytes:
     """``columns``: name, type oid, type size; all in text format."""
     body = b"".join(
-        name.encode() + b"\x00" + b"\x00\x00\x00\x00\x00\x00" + _I32.pack(oid) + _I16.pack(size) + b"\xff\xff\xff\xff\x00\x00"
+        name.encode()
+        + b"\x00"
+        + b"\x00\x00\x00\x00\x00\x00"
+        + _I32.pack(oid)
+        + _I16.pack(size)
+        + b"\xff\xff\xff\xff\x00\x00"
         for name, oid, size in columns
     )
     return message(b"T", pack_i16(len(columns)) + body)
@@ -124,14 +129,17 @@ def row_description(columns: Sequence[tuple[str, int, int]]) -> bytes:
 
 def data_row(values: Sequence[str | None]) -> bytes:
     """A row in text format."""
-    body = b"".join(
-        b"\xff\xff\xff\xff" if v is None else pack_i32(len(e := v.encode())) + e for v in values
-    )
+    body = b"".join(b"\xff\xff\xff\xff" if v is None else pack_i32(len(e := v.encode())) + e for v in values)
     return message(b"D", pack_i16(len(values)) + body)
 
 
 def error_response(
-    sqlstate: str, text: str, *, severity: str = "ERROR", detail: str | None = None, hint: str | None = None,
+    sqlstate: str,
+    text: str,
+    *,
+    severity: str = "ERROR",
+    detail: str | None = None,
+    hint: str | None = None,
     position: int | None = None,
 ) -> bytes:
     """An ErrorResponse with the fields of PostgreSQL."""

@@ -1,1 +1,1 @@
-
+"""Journals: ordered, replicated, append-only logs of decided transactions."""

@@ -1,0 +1,338 @@
+"""The commit path of a cluster in one process: adjudicators, journals and the crossbar, wired by calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+from dsql_server.adjudicator.adjudicator import Adjudicator, Recovered
+from dsql_server.clock import SystemClock
+from dsql_server.cluster.commit_path_lease import SequenceLeases
+from dsql_server.cluster.commit_path_mailbox import Mailbox
+from dsql_server.cluster.commit_path_replay import StorageFeed, check_positions, replay
+from dsql_server.cluster.commit_path_trace import TraceLog
+from dsql_server.crossbar.crossbar import Crossbar
+from dsql_server.interfaces.commit_path import StorageReader, StorageRouter
+from dsql_server.interfaces.environment import Actor, Message
+from dsql_server.interfaces.messages import (
+    CommitOutcome,
+    CommitRequest,
+    Committed,
+    Timestamp,
+    Unavailable,
+    Unknown,
+    Watermark,
+)
+from dsql_server.interfaces.shard_map import even_shard_map
+from dsql_server.journal.journal import Journal
+from dsql_server.journal.local_copies import LocalCopies
+from dsql_server.journal.recovery import RecoveredJournal, recover
+from dsql_server.journal.segments import SEGMENT_BYTES
+
+ZONES = ("zone-a", "zone-b", "zone-c")
+#: How often adjudicators forget, and it is looked whether a checkpoint is due.
+TICK_S = 1.0
+#: A checkpoint is due after this time, or earlier when the journals have grown by so much.
+CHECKPOINT_INTERVAL_S = 60.0
+CHECKPOINT_JOURNAL_BYTES = 64 * 1024 * 1024
+#: How long a clean shutdown waits for what is on its way.
+DRAIN_MAX_S = 10.0
+
+
+@dataclass(frozen=True)
+class CommitPathSettings:
+    adjudicators: int = 2  #: each with a journal of its own
+    segment_bytes: int = SEGMENT_BYTES
+    checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S
+    checkpoint_journal_bytes: int = CHECKPOINT_JOURNAL_BYTES
+
+
+class _Parked(NamedTuple):
+    """A durable transaction whose answer waits until storage has applied everything up to it."""
+
+    t_commit: Timestamp
+    transaction_id: bytes
+
+
+class EmbeddedCommitPath:
+    """Everything below the query processors, behind the facade :class:`dsql_server.interfaces.commit_path.CommitPath`.
+
+    All methods must be called on the event loop's thread. Messages between roles are calls; only the copies of the
+    journals and checkpoints of storage have threads.
+    """
+
+    address = "queryprocessors"
+
+    def __init__(
+        self,
+        storage: StorageReader,
+        router: StorageRouter,
+        directory: Path,
+        loop: asyncio.AbstractEventLoop,
+        settings: CommitPathSettings = CommitPathSettings(),
+    ) -> None:
+        """``directory`` keeps the journals, in one directory a zone; nobody else may use it meanwhile."""
+        self.storage = storage
+        self._router = router
+        self._directory = directory
+        self._loop = loop
+        self._settings = settings
+        self._clock = SystemClock()
+        self._shard_map = even_shard_map(settings.adjudicators)
+        self._owner_addresses: tuple[str, ...] = ()
+        self._stable: Timestamp = 0
+        self._waiting: dict[bytes, Callable[[CommitOutcome], None]] = {}
+        self._parked: deque[_Parked] = deque()
+        self._failure = ""
+        self._drained: asyncio.Event | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._checkpointing: asyncio.Future[None] | None = None
+        self._checkpointed_at = 0.0
+        self._checkpointed_bytes = 0
+        self._traces = TraceLog(self._shard_map)
+        self._leases = SequenceLeases(self)
+        self._opened = False
+
+    # -- start and stop -----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Recover the journals, bring storage up to date and start serving. Blocks.
+
+        Raises :class:`dsql_server.journal.recovery.JournalDamaged` or :class:`OSError` if a journal can't be recovered,
+        :class:`dsql_server.cluster.commit_path_replay.StorageMismatch` if storage and journals don't belong together.
+        """
+        assert not self._opened, "opened once"
+        self._opened = True
+        names = [f"journal-{i}" for i in range(self._settings.adjudicators)]
+        directories = {name: [self._directory / zone / name for zone in ZONES] for name in names}
+        recovered = {name: recover(directories[name]) for name in names}
+        appliers = self._router.appliers()
+        check_positions(appliers, recovered)
+        replay(self._router, directories, recovered)
+        self._wire(names, directories, recovered)
+        self._checkpointed_at = self._loop.time()
+        self._ticker = self._loop.call_later(TICK_S, self._tick)
+
+    def _wire(
+        self, names: list[str], directories: dict[str, list[Path]], recovered: dict[str, RecoveredJournal]
+    ) -> None:
+        floor = max(journal.tail.t_last for journal in recovered.values())
+        catalog_version = max(journal.catalog_version for journal in recovered.values())
+        self._clock = SystemClock(not_before=floor)
+        self._stable = floor
+        mailbox = Mailbox(self._loop, self._clock, self._on_defect)
+        self._send = mailbox.send
+        addresses = tuple(f"adjudicator-{i}" for i in range(len(names)))
+        self._owner_addresses = addresses
+        feeds = [StorageFeed(f"storage-{i}", applier) for i, applier in enumerate(self._router.appliers())]
+        self._copies = [
+            LocalCopies(directories[name], recovered[name], self._loop, i, self._settings.segment_bytes)
+            for i, name in enumerate(names)
+        ]
+        self._adjudicators = [
+            Adjudicator(
+                i,
+                addresses,
+                name,
+                mailbox,
+                self._shard_map,
+                Recovered(recovered[name].tail.epoch, recovered[name].tail.sequence, catalog_version, floor),
+            )
+            for i, name in enumerate(names)
+        ]
+        self._crossbar = Crossbar(
+            "crossbar",
+            mailbox,
+            {name: journal.tail.sequence for name, journal in recovered.items()},
+            [feed.address for feed in feeds],
+            self._router.split,
+            adjudicators=dict(zip(names, addresses, strict=True)),
+            watchers=(self.address,),
+        )
+        self._journals = [
+            Journal(name, mailbox, copies, recovered[name].tail, ("trace", "crossbar"))
+            for name, copies in zip(names, self._copies, strict=True)
+        ]
+        actors: tuple[Actor, ...] = (*self._adjudicators, *self._journals, *feeds, self._crossbar, self._traces, self)
+        for actor in actors:
+            mailbox.add(actor)
+
+    async def close(self) -> None:
+        """Answer what is on its way, checkpoint storage, trim the journals, end all threads. May be called twice."""
+        if not self._opened or self._drained is not None:
+            return
+        self._drained = asyncio.Event()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._waiting:
+            try:
+                await asyncio.wait_for(self._drained.wait(), DRAIN_MAX_S)
+            except asyncio.TimeoutError:
+                self._fail("the server stops")
+        if self._checkpointing is not None:
+            await self._checkpointing
+        if not self._failure:
+            await self._checkpoint()
+        for copies in self._copies:
+            copies.close()
+
+    # -- the facade ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Timestamp:
+        """T_start: every acknowledged commit is at or below it, nothing can still commit at or below it, and storage
+        has applied everything up to it."""
+        if not self._waiting:
+            # Nothing is on its way, so the promise holds at once, and the snapshot is of now.
+            now = self._clock.now()[1]
+            for adjudicator in self._adjudicators:
+                adjudicator.promise(now)
+            self._stable = now
+        return self._stable
+
+    def commit(self, request: CommitRequest, on_outcome: Callable[[CommitOutcome], None]) -> None:
+        """Decide and make durable; ``on_outcome`` is called exactly once: at once if the transaction is refused."""
+        transaction_id = request[0]
+        if self._failure or self._drained is not None:
+            on_outcome(Unavailable(transaction_id, self._failure or "the server stops"))
+            return
+        assert transaction_id not in self._waiting, "transaction ids are unique"
+        received_ns = perf_counter_ns()
+        self._waiting[transaction_id] = on_outcome
+        claims = request[3]
+        if request[5] is None and claims:
+            final = self._owner_addresses[self._shard_map.owner(claims[0][0])]
+        else:
+            # All changes of the catalog meet at one adjudicator, so that two of them can't refuse each other.
+            final = self._owner_addresses[0]
+        self._send(self.address, final, request)
+        if transaction_id in self._waiting:
+            self._traces.decided(transaction_id, received_ns)
+
+    def lease_sequence(self, key: bytes, count: int, on_lease: Callable[[int], None]) -> None:
+        """Durably reserve ``count`` values of the counter at ``key``; calls back with the first (counters start at 0),
+        or with ``LEASE_FAILED``."""
+        self._leases.lease(key, count, on_lease)
+
+    # -- beside the facade --------------------------------------------------------------------------------------------
+
+    @property
+    def catalog_version(self) -> int:
+        """The version that transactions must have run on to commit now; 0 in a new cluster."""
+        return self._adjudicators[0].catalog_version
+
+    def metrics(self) -> dict[str, object]:
+        """What each role did since the start: counters, positions and the watermark's lag in nanoseconds."""
+        now = self._clock.now()[1]
+        crossbar = self._crossbar.metrics()
+        crossbar["watermark_lag_ns"] = max(0, now - self._stable) if self._waiting else 0
+        return {
+            "adjudicators": {a.address: a.metrics() for a in self._adjudicators},
+            "journals": {
+                journal.address: {**journal.metrics(), "copies": copies.metrics()}
+                for journal, copies in zip(self._journals, self._copies, strict=True)
+            },
+            "crossbar": crossbar,
+        }
+
+    def trace(self, transaction_id: bytes) -> dict[str, object] | None:
+        """One of the last committed transactions on its way: timestamps, roles touched, stages in microseconds."""
+        return self._traces.get(transaction_id)
+
+    def recent_transactions(self) -> list[bytes]:
+        """Ids of the transactions that :meth:`trace` knows, oldest first."""
+        return self._traces.transaction_ids()
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def receive(self, sender: str, message: Message) -> None:
+        """The query processors' side: outcomes from adjudicators, watermarks from the crossbar."""
+        kind = type(message)
+        if kind is Watermark:
+            self._on_stable(message.t)
+        elif kind is Committed:
+            self._parked.append(_Parked(message.t_commit, message.transaction_id))
+        else:
+            self._traces.drop(message[0])
+            self._answer(message)
+            if kind is Unknown and not self._failure:
+                self._fail(message.reason)
+
+    def _on_stable(self, t: Timestamp) -> None:
+        """Storage has applied everything up to ``t``, and nothing at or below it can follow: answer those."""
+        if t > self._stable:
+            self._stable = t
+        parked = self._parked
+        if not parked:
+            return
+        later = [entry for entry in parked if entry.t_commit > t]
+        ready = sorted([entry for entry in parked if entry.t_commit <= t]) if later or len(parked) > 1 else parked
+        self._parked = deque(later)
+        for t_commit, transaction_id in ready:
+            self._traces.applied(transaction_id)
+            self._answer(Committed(transaction_id, t_commit))
+
+    def _answer(self, outcome: Any) -> None:
+        on_outcome = self._waiting.pop(outcome[0])
+        try:
+            on_outcome(outcome)
+        except Exception as error:  # the client's defect, not ours: the path goes on
+            self._loop.call_exception_handler(
+                {"message": "the receiver of a commit's outcome failed", "exception": error}
+            )
+        if self._drained is not None and not self._waiting:
+            self._drained.set()
+
+    def _on_defect(self, error: BaseException) -> None:
+        self._loop.call_exception_handler({"message": "the commit path stops after a defect", "exception": error})
+        self._fail(f"the commit path stopped after a defect: {error!r}")
+
+    def _fail(self, reason: str) -> None:
+        """Commit nothing more until a restart recovers the journals; what waits may be committed or not."""
+        self._failure = reason
+        waiting = self._waiting
+        self._waiting = {}
+        self._parked.clear()
+        for transaction_id, on_outcome in waiting.items():
+            on_outcome(Unknown(transaction_id, reason))
+        if self._drained is not None:
+            self._drained.set()
+
+    # -- housekeeping -------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._ticker = self._loop.call_later(TICK_S, self._tick)
+        for adjudicator in self._adjudicators:
+            adjudicator.tick()
+        written = sum(journal.bytes_written for journal in self._journals)
+        settings = self._settings
+        due = self._loop.time() - self._checkpointed_at > settings.checkpoint_interval_s
+        grown = written - self._checkpointed_bytes
+        due = due or grown > settings.checkpoint_journal_bytes
+        if due and grown and self._checkpointing is None and not self._failure:
+            self._checkpointing = self._loop.create_task(self._checkpoint())
+            self._checkpointing.add_done_callback(self._on_checkpointed)
+
+    def _on_checkpointed(self, task: asyncio.Future[None]) -> None:
+        self._checkpointing = None
+        if not task.cancelled() and task.exception() is not None:
+            # The journals keep everything meanwhile; the next tick tries again.
+            self._loop.call_exception_handler(
+                {"message": "a checkpoint of storage failed", "exception": task.exception()}
+            )
+
+    async def _checkpoint(self) -> None:
+        """Make storage durable and trim the journals below it."""
+        self._checkpointed_at = self._loop.time()
+        self._checkpointed_bytes = sum(journal.bytes_written for journal in self._journals)
+        self._crossbar.deliver_positions()
+        durable: list[dict[str, int]] = []
+        for applier in self._router.appliers():
+            durable.append(await self._loop.run_in_executor(None, applier.checkpoint))
+        for journal, copies in zip(self._journals, self._copies, strict=True):
+            lowest = min([positions.get(journal.address, 0) for positions in durable], default=0)
+            copies.trim(lowest + 1)

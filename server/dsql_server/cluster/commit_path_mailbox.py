@@ -1,0 +1,64 @@
+"""The environment of actors that share one process: messages are calls, time is the machine's."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+
+from dsql_server.interfaces.environment import Actor, Clock, Message, Timer
+
+
+class Mailbox:
+    """Delivers messages at once, in the order they were sent, one at a time: no actor is entered while another runs.
+
+    An exception that an actor raises is a defect, and its state can't be trusted any more: ``on_defect`` is told once,
+    and no message is delivered from then on.
+    """
+
+    __slots__ = ("_delivering", "_loop", "_on_defect", "_queue", "_receivers", "clock", "random")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Clock, on_defect: Callable[[BaseException], None]
+    ) -> None:
+        self.clock = clock
+        self.random = random.Random()  # noqa: S311 (no secret depends on it)
+        self._loop = loop
+        self._on_defect = on_defect
+        self._receivers: dict[str, Callable[[str, Message], None]] = {}
+        self._queue: deque[tuple[Callable[[str, Message], None], str, Message]] = deque()
+        self._delivering = False
+
+    def add(self, actor: Actor) -> None:
+        assert actor.address not in self._receivers, f"two actors at {actor.address}"
+        self._receivers[actor.address] = actor.receive
+
+    def send(self, sender: str, receiver: str, message: Message) -> None:
+        self._queue.append((self._receivers[receiver], sender, message))
+        if not self._delivering:
+            self._deliver()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        return self._loop.call_later(delay_s, callback)
+
+    def _deliver(self) -> None:
+        queue = self._queue
+        popleft = queue.popleft
+        self._delivering = True
+        try:
+            while queue:
+                receive, sender, message = popleft()
+                receive(sender, message)
+        except BaseException as error:
+            queue.clear()
+            self._receivers = dict.fromkeys(self._receivers, _ignore)
+            self._on_defect(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._delivering = False
+
+
+def _ignore(sender: str, message: Message) -> None:
+    """The receiver of everything after a defect."""

@@ -1,0 +1,213 @@
+"""The three copies of a journal in local directories, one for each zone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Thread
+
+from dsql_server.journal.copy_writer import CopyWriter, Write
+from dsql_server.journal.record import previous_digest_of
+from dsql_server.journal.recovery import RecoveredJournal, read_records
+from dsql_server.journal.segments import (
+    SEGMENT_BYTES,
+    SegmentHeader,
+    encode_segment_header,
+    padded,
+    prepare_segment,
+    segment_path,
+)
+
+#: The third copy gathers records for at most this long and writes them as one.
+FOLLOW_DELAY_S = 0.01
+#: How many bytes of records the third copy gathers at most before it writes them.
+FOLLOW_BYTES_MAX = 1024 * 1024
+
+
+class LocalCopies:
+    """Writes every record to two copies at once and to the third right behind.
+
+    Two parallel syncs are faster than three, and the third copy can sync many records as one. When one of the two
+    stalls, the third overtakes it; when one fails, the third takes its place: any two copies make a record durable.
+    """
+
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        recovered: RecoveredJournal,
+        loop: asyncio.AbstractEventLoop,
+        first_pair: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        """``first_pair``: which copies are written at once, (0, 1), (1, 2) or (2, 0); journals should differ in it."""
+        assert len(directories) == 3, "a journal has three copies"
+        self.directories = tuple(directories)
+        self._loop = loop
+        self._leaders = (first_pair % 3, (first_pair + 1) % 3)
+        self._follower: int | None = (first_pair + 2) % 3  # none once it has taken a failed copy's place
+        self._segment_bytes = segment_bytes
+        self._segment = recovered.segment
+        self._offset = recovered.offset
+        self._segment_end = recovered.segment_bytes
+        self._sequence = recovered.tail.sequence
+        self._segment_firsts = dict(recovered.segment_firsts)
+        self._durable = self._sequence
+        self._behind: deque[Write] = deque()  # for the follower
+        self._behind_bytes = 0
+        self._ticker: asyncio.TimerHandle | None = None
+        self._on_durable: Callable[[int], None] | None = None
+        self._on_failure: Callable[[str], None] | None = None
+        self._failed = False
+        self._preparing: Thread | None = None
+        self._writers: tuple[CopyWriter, ...] = ()
+
+    # -- the interface of JournalCopies -------------------------------------------------------------------------------
+
+    def open(self, on_durable: Callable[[int], None], on_failure: Callable[[str], None]) -> None:
+        self._on_durable = on_durable
+        self._on_failure = on_failure
+        self._writers = tuple(CopyWriter(directory, self._sequence, self._progress) for directory in self.directories)
+        first, second = self._leaders
+        self._put_first = self._writers[first].put
+        self._put_second = self._writers[second].put
+        self._prepare_next()
+
+    def write(self, sequence: int, record: bytes) -> None:
+        size = padded(len(record))
+        data = record.ljust(size, b"\0")
+        if self._offset + size > self._segment_end:
+            data = self._next_segment(sequence, record) + data
+        write = Write(sequence, self._segment, self._offset, data)
+        self._put_first(write)
+        self._put_second(write)
+        self._offset += len(data)
+        self._sequence = sequence
+        if self._follower is None:
+            return
+        self._behind.append(write)
+        self._behind_bytes += len(data)
+        if self._ticker is None:
+            self._ticker = self._loop.call_later(FOLLOW_DELAY_S, self._tick)
+        elif self._behind_bytes > FOLLOW_BYTES_MAX:
+            self._follow()
+
+    def read(self, from_sequence: int) -> Iterator[bytes]:
+        return read_records(self.directories, from_sequence)
+
+    def trim(self, below_sequence: int) -> None:
+        """Remove segments that hold only records below ``below_sequence``; never the segment in use."""
+        # A copy that lags must not find its segment gone.
+        below_sequence = min([below_sequence, *(writer.durable + 1 for writer in self._writers if not writer.failure)])
+        numbers = sorted(self._segment_firsts)
+        for number, following in itertools.pairwise(numbers):
+            if self._segment_firsts[following] > below_sequence:
+                break
+            for directory in self.directories:
+                segment_path(directory, number).unlink(missing_ok=True)
+            del self._segment_firsts[number]
+
+    # -- beside the interface -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write what is left to all copies, tell of it, and end all threads."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        self._follow()
+        for writer in self._writers:
+            writer.close()
+        if self._preparing is not None:
+            self._preparing.join()
+        self._on_progress()
+
+    def metrics(self) -> list[dict[str, object]]:
+        """One row for each copy: where it is, how many syncs it did, how far it is, what made it fail."""
+        return [
+            {
+                "copy": writer.directory.parent.name,
+                "fdatasyncs": writer.syncs,
+                "durable": writer.durable,
+                "failure": writer.failure,
+            }
+            for writer in self._writers
+        ]
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _next_segment(self, sequence: int, record: bytes) -> bytes:
+        """Go on in a new segment; returns its header."""
+        self._segment += 1
+        self._offset = 0
+        self._segment_end = self._segment_bytes
+        self._segment_firsts[self._segment] = sequence
+        self._prepare_next()
+        return encode_segment_header(SegmentHeader(self._segment, sequence, previous_digest_of(record)))
+
+    def _prepare_next(self) -> None:
+        """Have the segment after this one written full of zeroes, on a thread of its own."""
+        if self._preparing is not None and self._preparing.is_alive():
+            return  # the writers create the next segment themselves if it comes to that
+        number = self._segment + 1
+        self._preparing = Thread(target=self._prepare, args=(number,), name=f"journal segment {number}", daemon=True)
+        self._preparing.start()
+
+    def _prepare(self, number: int) -> None:
+        for directory in self.directories:
+            try:
+                if not segment_path(directory, number).exists():
+                    prepare_segment(directory, number, self._segment_bytes)
+            except OSError:
+                pass  # the copy's writer meets the same error, and reports it
+
+    def _tick(self) -> None:
+        self._ticker = None
+        self._follow()
+
+    def _follow(self) -> None:
+        """Hand what the third copy lacks to its writer, as few writes."""
+        behind = self._behind
+        if self._follower is None:
+            return
+        put = self._writers[self._follower].put
+        while behind:
+            sequence, segment, offset, data = behind.popleft()
+            parts = [data]
+            while behind and behind[0].segment == segment:
+                sequence = behind[0].sequence
+                parts.append(behind.popleft().data)
+            put(Write(sequence, segment, offset, b"".join(parts)))
+        self._behind_bytes = 0
+
+    def _progress(self) -> None:
+        """On a writer's thread: wake the event loop if there is news for it."""
+        writers = self._writers
+        quorum = sorted([writer.durable for writer in writers])[1]
+        if quorum > self._durable or writers[0].failure or writers[1].failure or writers[2].failure:
+            self._loop.call_soon_threadsafe(self._on_progress)
+
+    def _on_progress(self) -> None:
+        writers = self._writers
+        quorum = sorted([writer.durable for writer in writers])[1]
+        if quorum > self._durable:
+            self._durable = quorum
+            assert self._on_durable is not None
+            self._on_durable(quorum)
+        if writers[0].failure or writers[1].failure or writers[2].failure:
+            self._on_copy_failed([writer.failure for writer in writers if writer.failure])
+
+    def _on_copy_failed(self, failures: list[str]) -> None:
+        first, second = self._leaders
+        if self._follower is not None and (self._writers[first].failure or self._writers[second].failure):
+            self._follow()
+            healthy = second if self._writers[first].failure else first
+            self._leaders = (healthy, self._follower)
+            self._put_first = self._writers[healthy].put
+            self._put_second = self._writers[self._follower].put
+            self._follower = None
+        if len(failures) >= 2 and not self._failed:
+            self._failed = True
+            assert self._on_failure is not None
+            self._on_failure("fewer than two copies can be written: " + "; ".join(failures))
