@@ -9,7 +9,7 @@ from functools import lru_cache
 from dsql_server.statements import alterations, commands, definitions, indexes, objects, tables
 from dsql_server.statements.facts import Facts, collect
 from dsql_server.statements.model import Refusal, SqlSyntaxError, Statement, StatementKind
-from dsql_server.statements.syntax import Parsed, parse
+from dsql_server.statements.syntax import Parsed, explained_text, parse
 from dsql_server.statements.tags import command_tag
 from dsql_server.statements.tree import Node, constant, tag_of
 
@@ -84,14 +84,14 @@ def classify(sql: str) -> list[Statement]:
     return list(_classify_cached(sql))
 
 
-def _classify(sql: str) -> tuple[Statement, ...]:
-    return tuple(_statement(parsed, sql) for parsed in parse(sql))
+def _classify(sql: str, in_function: bool = False) -> tuple[Statement, ...]:
+    return tuple(_statement(parsed, sql, in_function) for parsed in parse(sql))
 
 
 _classify_cached = lru_cache(CACHED_TEXTS_MAX)(_classify)
 
 
-def _statement(parsed: Parsed, sql: str) -> Statement:
+def _statement(parsed: Parsed, sql: str, in_function: bool) -> Statement:
     facts = collect(parsed.name, parsed.tree)
     found = Statement(
         text=sql[parsed.start : parsed.end],
@@ -119,7 +119,7 @@ def _statement(parsed: Parsed, sql: str) -> Statement:
             definition=definitions.role_mapping(parsed.tree, parsed.arns),
         )
     if parsed.name in _DDL or parsed.name in ("IndexStmt", "AlterTableStmt", "CreateSchemaStmt"):
-        return _ddl(found, parsed, facts)
+        return _ddl(found, parsed, facts, in_function)
     return _command(found, parsed, facts)
 
 
@@ -135,20 +135,42 @@ def _query(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
     )
 
 
-def _ddl(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
+def _ddl(found: Statement, parsed: Parsed, facts: Facts, in_function: bool) -> Statement:
     refusals = [*_refuse_ddl(parsed.name, parsed.tree, parsed), *facts.refusals]
+    definition = definitions.define(parsed)
     text = objects.function_body(parsed.tree) if parsed.name == "CreateFunctionStmt" else None
-    if text is not None and not refusals:
-        refusals += _refuse_body(text)
+    if text is not None and not refusals and not in_function:
+        body = _function_body(text)
+        definition = replace(definition, body=body)
+        refusals += _refuse_body(body)
     return replace(
         found,
         kind=StatementKind.DDL,
+        engine_sql=tables.default_precisions(_new_columns(parsed), parsed),
         is_ddl=True,
         is_dml=False,
         refusals=tuple(refusals),
         returns_rows=parsed.is_async,
-        definition=definitions.define(parsed),
+        definition=definition,
     )
+
+
+def _new_columns(parsed: Parsed) -> list[Node]:
+    """Column definitions of CREATE TABLE and ALTER TABLE ADD COLUMN."""
+    if parsed.name == "CreateStmt":
+        elements = parsed.tree.get("tableElts", ())
+    elif parsed.name == "AlterTableStmt":
+        elements = [
+            c["AlterTableCmd"]["def"]
+            for c in parsed.tree.get("cmds", ())
+            if c["AlterTableCmd"]["subtype"] == "AT_AddColumn"
+        ]
+    elif parsed.name == "CreateSchemaStmt":
+        tables_of_schema = (e["CreateStmt"] for e in parsed.tree.get("schemaElts", ()) if "CreateStmt" in e)
+        elements = [element for table in tables_of_schema for element in table.get("tableElts", ())]
+    else:
+        return []
+    return [element["ColumnDef"] for element in elements if "ColumnDef" in element]
 
 
 def _refuse_ddl(name: str, node: Node, parsed: Parsed) -> Iterator[Refusal]:
@@ -165,12 +187,20 @@ def _refuse_ddl(name: str, node: Node, parsed: Parsed) -> Iterator[Refusal]:
         yield from commands.refuse_unsupported(name, node)
 
 
-def _refuse_body(text: str) -> list[Refusal]:
-    """Refusals of the statements in the body of an SQL function. Errors of syntax are left to the engine."""
+def _function_body(text: str) -> tuple[Statement, ...]:
+    """The statements of an SQL function's text. Its errors of syntax are left to the engine."""
     try:
-        return [refusal for inner in classify(text) for refusal in inner.refusals]
+        return _classify(text, in_function=True)
     except SqlSyntaxError:
-        return []
+        return ()
+
+
+def _refuse_body(body: tuple[Statement, ...]) -> Iterator[Refusal]:
+    """A function runs queries only: nobody would see what else it does."""
+    for statement in body:
+        yield from statement.refusals
+        if statement.kind not in _QUERIES.values():
+            yield Refusal("0A000", f"{statement.tag} is not allowed in an SQL function")
 
 
 def _command(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
@@ -226,8 +256,12 @@ def _explain(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
         refusals: tuple[Refusal, ...] = tuple(facts.refusals)
     else:
         refusals = (*commands.refuse_unsupported(name, node), *facts.refusals)
-    inner_parsed = Parsed(name, node, parsed.start, parsed.end, parsed.engine_sql)
-    inner = _query(found, inner_parsed, facts) if name in _QUERIES else None
+    inner = None
+    if name in _QUERIES:
+        start = explained_text(found.text, bool(options))
+        text = found.text[start:]
+        inner = replace(found, text=text, engine_sql=text, offset=found.offset + start, tag=command_tag(name, node))
+        inner = _query(inner, replace(parsed, name=name, tree=node), facts)
     runs = "analyze" in on
     return replace(
         found,

@@ -43,6 +43,9 @@ _NEVER = """
 #: Refused wherever a statement names them, also in a cast.
 NEVER = {"bit": "bit", "varbit": "bit varying", **{name: name for name in _NEVER.split()}}
 
+#: Their constructors are refused with any number of arguments, e.g. int4range(1, 5).
+RANGES = frozenset(name for name in NEVER if name.endswith("range"))
+
 _RUNTIME_ONLY = """
     aclitem cid cidr inet int2vector jsonpath macaddr macaddr8 name oid oidvector pg_brin_bloom_summary
     pg_brin_minmax_multi_summary pg_dependencies pg_mcv_list pg_ndistinct pg_node_tree pg_snapshot refcursor

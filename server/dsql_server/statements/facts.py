@@ -6,6 +6,7 @@ from typing import Any
 
 from dsql_server.statements import datatypes, functions
 from dsql_server.statements.model import LockStrength, Refusal, RelationName
+from dsql_server.statements.planner_defects import refuse_left_lateral
 from dsql_server.statements.tree import Node, constant, relation_name, strings
 
 _Scope = frozenset[str]
@@ -91,7 +92,7 @@ def _visit_call(facts: Facts, node: Node) -> None:
     name = functions.function_name(node)
     facts.functions.add(name)
     facts.refuse(functions.refuse_call(name, node))
-    if len(node.get("args", ())) == 1 and "." not in name and name in datatypes.NEVER:
+    if name in datatypes.NEVER and (len(node.get("args", ())) == 1 or name in datatypes.RANGES):
         # PostgreSQL takes line('…') for a cast where there is no such function.
         facts.refuse(Refusal("0A000", f"datatype {datatypes.NEVER[name]} not supported"))
 
@@ -137,7 +138,12 @@ def _visit_into(facts: Facts, node: Node) -> None:
     facts.refuse(Refusal("0A000", "unsupported statement: CreateTableAs"))
 
 
+def _visit_join(facts: Facts, node: Node) -> None:
+    facts.refuse(refuse_left_lateral(node))
+
+
 _VISITORS = {
+    "JoinExpr": _visit_join,
     "LockingClause": _visit_locking,
     "TypeCast": _visit_cast,
     "ParamRef": _visit_parameter,

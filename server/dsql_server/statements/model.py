@@ -120,6 +120,7 @@ class Definition:
     added_columns: tuple[str, ...] = ()
     dropped_columns: tuple[str, ...] = ()
     mapping: RoleMapping | None = None
+    body: tuple[Statement, ...] = ()  #: the statements of CREATE FUNCTION … AS '…'
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +137,9 @@ class Statement:
     """One statement of a query text, classified.
 
     ``text`` is exactly the client's, from the first to the last token. ``engine_sql`` is what a PostgreSQL 16 engine
-    runs for it: of the same length where only DSQL's own words had to go, so that error positions stay true, and
-    empty where there is nothing for the engine to run. Add ``offset`` to a position within either to get the position
-    within the query text.
+    runs for it: the same text with DSQL's own words blanked out, so that error positions stay true (only the default
+    precision of numeric columns is put in), and empty where there is nothing for the engine to run. Add ``offset`` to
+    a position within either to get the position within the query text.
     """
 
     text: str

@@ -28,7 +28,7 @@ RESERVED_PREFIX = "dsql"
 #: SET and RESET of these to their default do nothing: a session has one user and one isolation level.
 CONSTANT_PARAMETERS = frozenset({"session_authorization", "transaction_isolation"})
 
-#: Every parameter without a dot that PostgreSQL 16 knows (the view pg_settings, and four that it hides).
+#: Every parameter without a dot that PostgreSQL 16 knows (the view pg_settings, what it hides, old names).
 _POSTGRESQL_PARAMETERS = """
     allow_in_place_tablespaces allow_system_table_mods application_name archive_cleanup_command archive_command
     archive_library archive_mode archive_timeout array_nulls authentication_timeout autovacuum
@@ -101,6 +101,7 @@ _POSTGRESQL_PARAMETERS = """
     wal_receiver_create_temp_slot wal_receiver_status_interval wal_receiver_timeout wal_recycle
     wal_retrieve_retry_interval wal_segment_size wal_sender_timeout wal_skip_threshold wal_sync_method
     wal_writer_delay wal_writer_flush_after work_mem xmlbinary xmloption zero_damaged_pages
+    default_with_oids force_parallel_mode sort_mem ssl_renegotiation_limit vacuum_mem
 """
 POSTGRESQL_PARAMETERS = frozenset(_POSTGRESQL_PARAMETERS.split())
 
@@ -120,7 +121,7 @@ def refuse_change(name: str) -> Refusal | None:
         return Refusal(
             "42602", f'invalid configuration parameter name "{name}"', detail=f'"{prefix}" is a reserved prefix.'
         )
-    if name.startswith(SETTABLE_PREFIX) or (name not in POSTGRESQL_PARAMETERS and name == name.strip()):
+    if name.startswith(SETTABLE_PREFIX) or name not in POSTGRESQL_PARAMETERS:
         return None
     return refuse_parameter(name)
 

@@ -32,6 +32,11 @@ class Parsed:
     engine_sql: str
     is_async: bool = False
     arns: tuple[str, ...] | None = None  #: of AWS IAM GRANT and REVOKE
+    encoded: bytes = b""  #: the whole query text
+
+    def index(self, location: int) -> int:
+        """The character of ``engine_sql`` at a location of the tree, which counts bytes of the whole query text."""
+        return len(self.encoded[:location].decode()) - self.start
 
 
 @dataclass(slots=True)
@@ -69,11 +74,11 @@ def parse(sql: str) -> list[Parsed]:
         end = start + length if length else len(encoded)
         if not ascii_only:
             start, end = len(encoded[:start].decode()), len(encoded[:end].decode())
-        found.append(_statement(raw["stmt"], rewritten, sql, start, end))
+        found.append(_statement(raw["stmt"], rewritten, sql, encoded, start, end))
     return found
 
 
-def _statement(node: Node, rewritten: _Rewritten, sql: str, start: int, end: int) -> Parsed:
+def _statement(node: Node, rewritten: _Rewritten, sql: str, encoded: bytes, start: int, end: int) -> Parsed:
     name, tree = next(iter(node.items()))
     start, end = _trim(sql, start, end)
     is_async = any(start <= p < end for p in rewritten.async_at)
@@ -82,7 +87,22 @@ def _statement(node: Node, rewritten: _Rewritten, sql: str, start: int, end: int
     if iam_at and name == "GrantRoleStmt":
         start = iam_at[-1]
         arns = tuple(value for position, value in sorted(rewritten.arns.items()) if start <= position < end)
-    return Parsed(name, tree, start, end, rewritten.text[start:end], is_async, arns)
+    return Parsed(name, tree, start, end, rewritten.text[start:end], is_async, arns, encoded)
+
+
+def explained_text(text: str, has_options: bool) -> int:
+    """Where the statement of an EXPLAIN begins in its text."""
+    tokens = [t for t in parser.scan(text) if t.name not in _COMMENTS]
+    i = 1
+    if has_options and tokens[i].name == "ASCII_40":
+        depth = 1
+        while depth:
+            i += 1
+            depth += (tokens[i].name == "ASCII_40") - (tokens[i].name == "ASCII_41")
+        i += 1
+    while tokens[i].name in ("ANALYZE", "ANALYSE", "VERBOSE"):
+        i += 1
+    return tokens[i].start
 
 
 def _trim(sql: str, start: int, end: int) -> tuple[int, int]:
@@ -109,13 +129,11 @@ def _rewrite(sql: str) -> _Rewritten:
     while i < len(tokens):
         if starts_statement and words[i] == "aws":
             i = _rewrite_iam(sql, tokens, words, i, result, chars)
-        elif starts_statement and words[i] in ("create", "alter"):
-            at = i + 2 + (words[i + 1 : i + 2] == ["unique"])
-            if words[i + 1 : at] in (["index"], ["unique", "index"], ["table"]) and words[at : at + 1] == ["async"]:
-                position = tokens[at].start
-                result.async_at.append(position)
-                chars[position : position + len("async")] = " " * len("async")
-                words[at] = ""
+        elif starts_statement and (at := _async_place(words, i)) is not None:
+            position = tokens[at].start
+            result.async_at.append(position)
+            chars[position : position + len("async")] = " " * len("async")
+            words[at] = ""
         elif words[i] == "async":
             position = tokens[i].start
             chars[position : position + len("async")] = _RESERVED_LIKE_ASYNC
@@ -123,6 +141,15 @@ def _rewrite(sql: str) -> _Rewritten:
         i += 1
     result.text = "".join(chars)
     return result
+
+
+def _async_place(words: list[str], i: int) -> int | None:
+    """Index of DSQL's own ASYNC in the statement that begins at ``i``."""
+    for command in (["create", "index"], ["create", "unique", "index"], ["alter", "table"]):
+        at = i + len(command)
+        if words[i:at] == command and words[at : at + 1] == ["async"]:
+            return at
+    return None
 
 
 def _rewrite_iam(
@@ -138,21 +165,28 @@ def _rewrite_iam(
         if i + offset >= len(tokens):
             raise SqlSyntaxError("42601", "syntax error at end of input", len(sql) + 1)
         if words[i + offset] not in expected:
-            near = tokens[i + offset]
-            text = sql[near.start : near.end + 1]
-            raise SqlSyntaxError("42601", f'syntax error at or near "{text}"', near.start + 1)
+            raise _error_at(sql, tokens[i + offset])
     start, end = tokens[i].start, tokens[i + 1].end + 1
     result.iam_at.append(start)
     chars[start:end] = " " * (end - start)
     i += 3
+    is_arn = False
     while i < len(tokens) and tokens[i].name != "ASCII_59":
         token = tokens[i]
+        if is_arn and token.name != "SCONST":
+            raise _error_at(sql, token)
         if token.name == "SCONST":
             length = token.end + 1 - token.start
             result.arns[token.start] = _string_value(sql[token.start : token.end + 1])
             chars[token.start : token.end + 1] = "a".ljust(length)
+        is_arn = words[i] in ("to", "from") or (token.name == "ASCII_44" and bool(result.arns))
         i += 1
     return i
+
+
+def _error_at(sql: str, token: parser.Token) -> SqlSyntaxError:
+    word = sql[token.start : token.end + 1]
+    return SqlSyntaxError("42601", f'syntax error at or near "{word}"', token.start + 1)
 
 
 def _string_value(literal: str) -> str:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pglast import parser
+
 from dsql_server.statements import datatypes
 from dsql_server.statements.model import Refusal
+from dsql_server.statements.syntax import Parsed
 from dsql_server.statements.tree import Node, constant, strings, tag_of
 
 COLUMNS_MAX = 255  #: columns of a table
 KEY_COLUMNS_MAX = 8  #: columns of a primary key, unique constraint or index
 SEQUENCE_CACHE_MIN = 65536  #: smallest CACHE above 1
+NUMERIC_DEFAULT = "(18,6)"  #: precision and scale of a numeric column that states none
 
 _CACHE_HINT = f"please define CACHE greater than or equal to {SEQUENCE_CACHE_MIN} or equal to 1"
 COLLATE_REFUSED = Refusal("0A000", "COLLATE clause not supported")
@@ -191,3 +195,28 @@ def refuse_create_view(node: Node) -> Iterator[Refusal]:
         yield not_supported("WITH clause", command)
     if node.get("withCheckOption", "NO_CHECK_OPTION") != "NO_CHECK_OPTION":
         yield not_supported("WITH CHECK OPTION", command)
+
+
+def default_precisions(columns: list[Node], parsed: Parsed) -> str:
+    """The engine's text with the default precision and scale put behind every bare numeric.
+
+    PostgreSQL's numeric without precision holds anything; Aurora DSQL's is a numeric(18,6).
+    """
+    starts = {
+        parsed.index(column["typeName"]["location"])
+        for column in columns
+        if "typeName" in column
+        and datatypes.base_name(column["typeName"]) == "numeric"
+        and not column["typeName"].keys() & {"typmods", "arrayBounds", "setof"}
+    }
+    text = parsed.engine_sql
+    if not starts:
+        return text
+    tokens = parser.scan(text)
+    for i in reversed(range(len(tokens))):
+        if tokens[i].start in starts:
+            if i + 2 < len(tokens) and tokens[i + 1].name == "ASCII_46":  # pg_catalog.numeric
+                i += 2
+            end = tokens[i].end + 1
+            text = text[:end] + NUMERIC_DEFAULT + text[end:]
+    return text
