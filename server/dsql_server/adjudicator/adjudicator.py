@@ -24,7 +24,7 @@ from zlib import crc32
 from dsql_server.adjudicator.appender import Appender, Decided
 from dsql_server.adjudicator.holds import Holds
 from dsql_server.adjudicator.recent_claims import RecentClaims
-from dsql_server.interfaces.environment import NANOSECONDS_PER_SECOND, Environment, Message
+from dsql_server.interfaces.environment import NANOSECONDS_PER_SECOND, Environment
 from dsql_server.interfaces.messages import (
     CATALOG_ANY,
     TRANSACTION_AGE_MAX_S,
@@ -51,6 +51,7 @@ from dsql_server.interfaces.shard_map import BUCKETS, ShardMap
 
 #: How long a voter keeps its part free. Far above any round trip, far below what a client would wait.
 HOLD_MAX_S = 1.0
+_HOLD_MAX_NS = int(HOLD_MAX_S * NANOSECONDS_PER_SECOND)
 #: Claims are remembered this much longer than a transaction may live, for clocks that differ.
 MEMORY_MARGIN_S = 10
 #: How many outcomes are remembered, to answer repeated requests the same way.
@@ -130,7 +131,7 @@ class Adjudicator:
         self.cross_shard = 0
         self.conflicts = {_DATA: 0, _SCHEMA: 0}
         self.unavailable = 0
-        self._handlers: dict[type, Any] = {
+        self.handlers: dict[type, Any] = {
             CommitRequest: self._on_commit,
             Appended: self._on_appended,
             PromiseRequest: self._on_promise_request,
@@ -143,9 +144,6 @@ class Adjudicator:
             AppendRefused: self._on_append_refused,
             JournalFailed: self._on_journal_failed,
         }
-
-    def receive(self, sender: str, message: Message) -> None:
-        self._handlers[type(message)](sender, message)
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
@@ -253,7 +251,7 @@ class Adjudicator:
         self.cross_shard += 1
         transaction_id, t_start, catalog_version, _, _, catalog_change = request
         me = self.address
-        bound = self._now()[1] + int(HOLD_MAX_S * NANOSECONDS_PER_SECOND)
+        bound = self._now()[1] + _HOLD_MAX_NS
         voters = tuple([self._addresses[shard] for shard in others])
         undecided = _Undecided(request, client, own, voters)
         undecided.not_after = bound
@@ -329,7 +327,7 @@ class Adjudicator:
         if refusal is not None:
             self._send(self.address, sender, refusal)
             return
-        not_after = self._now()[1] + int(HOLD_MAX_S * NANOSECONDS_PER_SECOND)
+        not_after = self._now()[1] + _HOLD_MAX_NS
         self._holds.hold(transaction_id, claims, not_after)
         if changes_catalog:
             self._catalog_hold = _CatalogHold(transaction_id, sender, not_after)

@@ -28,11 +28,13 @@ class Holds:
     held one, if it commits at all, is not within (T_start, T_commit] and so no reason to refuse.
     """
 
-    __slots__ = ("_by_key", "_by_transaction")
+    __slots__ = ("_by_key", "_by_transaction", "_unindexed")
 
     def __init__(self) -> None:
         self._by_transaction: dict[bytes, HeldTransaction] = {}
         self._by_key: dict[bytes, dict[bytes, int]] = {}
+        #: Held since the last question; most holds are released before anybody asks.
+        self._unindexed: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._by_transaction)
@@ -42,9 +44,11 @@ class Holds:
 
     def conflict(self, claims: Sequence[Claim], t_start: Timestamp) -> bytes | None:
         """The first key that is held in a conflicting mode, or None."""
-        by_key = self._by_key
-        if not by_key:
+        if not self._by_transaction:
             return None
+        if self._unindexed:
+            self._index()
+        by_key = self._by_key
         for key, mode in claims:
             holders = by_key.get(key)
             if holders is None:
@@ -57,19 +61,16 @@ class Holds:
     def hold(self, transaction_id: bytes, claims: tuple[Claim, ...], not_after: Timestamp) -> None:
         assert transaction_id not in self._by_transaction, "a transaction is held once"
         self._by_transaction[transaction_id] = HeldTransaction(claims, not_after)
-        by_key = self._by_key
-        for key, mode in claims:
-            holders = by_key.get(key)
-            if holders is None:
-                by_key[key] = {transaction_id: mode}
-            elif holders.get(transaction_id, 0) < mode:
-                holders[transaction_id] = mode
+        self._unindexed.add(transaction_id)
 
     def release(self, transaction_id: bytes) -> HeldTransaction | None:
         """Give the transaction's claims free; None if none are held."""
         held = self._by_transaction.pop(transaction_id, None)
         if held is None:
             return None
+        if transaction_id in self._unindexed:
+            self._unindexed.remove(transaction_id)
+            return held
         by_key = self._by_key
         for key, _ in held.claims:
             holders = by_key.get(key)
@@ -78,6 +79,15 @@ class Holds:
                 if not holders:
                     del by_key[key]
         return held
+
+    def _index(self) -> None:
+        by_key = self._by_key
+        for transaction_id in self._unindexed:
+            for key, mode in self._by_transaction[transaction_id].claims:
+                holders = by_key.setdefault(key, {})
+                if holders.get(transaction_id, 0) < mode:
+                    holders[transaction_id] = mode
+        self._unindexed.clear()
 
     def expired(self, now: Timestamp) -> list[bytes]:
         """Transactions whose bound has passed, oldest hold first."""

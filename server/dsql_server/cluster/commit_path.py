@@ -18,11 +18,12 @@ from dsql_server.cluster.commit_path_replay import StorageFeed, check_positions,
 from dsql_server.cluster.commit_path_trace import TraceLog
 from dsql_server.crossbar.crossbar import Crossbar
 from dsql_server.interfaces.commit_path import StorageReader, StorageRouter
-from dsql_server.interfaces.environment import Actor, Message
+from dsql_server.interfaces.environment import Actor
 from dsql_server.interfaces.messages import (
     CommitOutcome,
     CommitRequest,
     Committed,
+    Conflict,
     Timestamp,
     Unavailable,
     Unknown,
@@ -97,6 +98,13 @@ class EmbeddedCommitPath:
         self._traces = TraceLog(self._shard_map)
         self._leases = SequenceLeases(self)
         self._opened = False
+        self.handlers: dict[type, Any] = {
+            Committed: self._on_committed,
+            Conflict: self._on_refused,
+            Unavailable: self._on_refused,
+            Unknown: self._on_refused,
+            Watermark: self._on_watermark,
+        }
 
     # -- start and stop -----------------------------------------------------------------------------------------------
 
@@ -249,18 +257,17 @@ class EmbeddedCommitPath:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def receive(self, sender: str, message: Message) -> None:
-        """The query processors' side: outcomes from adjudicators, watermarks from the crossbar."""
-        kind = type(message)
-        if kind is Watermark:
-            self._on_stable(message.t)
-        elif kind is Committed:
-            self._parked.append(_Parked(message.t_commit, message.transaction_id))
-        else:
-            self._traces.drop(message[0])
-            self._answer(message)
-            if kind is Unknown and not self._failure:
-                self._fail(message.reason)
+    def _on_committed(self, sender: str, message: Committed) -> None:
+        self._parked.append(_Parked(message.t_commit, message.transaction_id))
+
+    def _on_refused(self, sender: str, message: Conflict | Unavailable | Unknown) -> None:
+        self._traces.drop(message.transaction_id)
+        self._answer(message)
+        if type(message) is Unknown and not self._failure:
+            self._fail(message.reason)
+
+    def _on_watermark(self, sender: str, message: Watermark) -> None:
+        self._on_stable(message.t)
 
     def _on_stable(self, t: Timestamp) -> None:
         """Storage has applied everything up to ``t``, and nothing at or below it can follow: answer those."""
@@ -276,7 +283,7 @@ class EmbeddedCommitPath:
             self._traces.applied(transaction_id)
             self._answer(Committed(transaction_id, t_commit))
 
-    def _answer(self, outcome: Any) -> None:
+    def _answer(self, outcome: CommitOutcome) -> None:
         on_outcome = self._waiting.pop(outcome[0])
         try:
             on_outcome(outcome)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from dsql_server.interfaces.environment import Actor, Clock, Message, Timer
 
@@ -26,16 +27,16 @@ class Mailbox:
         self.random = random.Random()  # noqa: S311 (no secret depends on it)
         self._loop = loop
         self._on_defect = on_defect
-        self._receivers: dict[str, Callable[[str, Message], None]] = {}
+        self._receivers: dict[str, Mapping[type, Callable[[str, Any], None]]] = {}
         self._queue: deque[tuple[Callable[[str, Message], None], str, Message]] = deque()
         self._delivering = False
 
     def add(self, actor: Actor) -> None:
         assert actor.address not in self._receivers, f"two actors at {actor.address}"
-        self._receivers[actor.address] = actor.receive
+        self._receivers[actor.address] = actor.handlers
 
     def send(self, sender: str, receiver: str, message: Message) -> None:
-        self._queue.append((self._receivers[receiver], sender, message))
+        self._queue.append((self._receivers[receiver][type(message)], sender, message))
         if not self._delivering:
             self._deliver()
 
@@ -48,11 +49,11 @@ class Mailbox:
         self._delivering = True
         try:
             while queue:
-                receive, sender, message = popleft()
-                receive(sender, message)
+                handle, sender, message = popleft()
+                handle(sender, message)
         except BaseException as error:
             queue.clear()
-            self._receivers = dict.fromkeys(self._receivers, _ignore)
+            self._receivers = dict.fromkeys(self._receivers, _Deaf())
             self._on_defect(error)
             if not isinstance(error, Exception):
                 raise
@@ -60,5 +61,12 @@ class Mailbox:
             self._delivering = False
 
 
+class _Deaf(dict[type, Callable[[str, Any], None]]):
+    """The handlers of every actor after a defect."""
+
+    def __missing__(self, kind: type) -> Callable[[str, Any], None]:
+        return _ignore
+
+
 def _ignore(sender: str, message: Message) -> None:
-    """The receiver of everything after a defect."""
+    pass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dsql_server.interfaces.commit_path import StorageApplier, StorageRouter
-from dsql_server.interfaces.environment import Message
 from dsql_server.interfaces.messages import CommittedTransaction, Delivery, Mutation, Timestamp
 from dsql_server.journal.record import decode_own_record
 from dsql_server.journal.recovery import RecoveredJournal, read_records
@@ -26,10 +26,10 @@ class StorageFeed:
     def __init__(self, address: str, applier: StorageApplier) -> None:
         self.address = address
         self._apply_batch = applier.apply_batch
+        self.handlers: dict[type, Any] = {Delivery: self._on_delivery}
 
-    def receive(self, sender: str, message: Message) -> None:
-        assert type(message) is Delivery, f"{self.address} takes deliveries, not {message!r}"
-        _, batch, positions, _ = message
+    def _on_delivery(self, sender: str, delivery: Delivery) -> None:
+        _, batch, positions, _ = delivery
         self._apply_batch(batch, dict(positions))
 
 

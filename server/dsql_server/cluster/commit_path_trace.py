@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from time import perf_counter_ns
+from typing import Any, NamedTuple
 
-from dsql_server.interfaces.environment import Message
-from dsql_server.interfaces.messages import Claim, CommittedTransaction, Stream
+from dsql_server.interfaces.messages import Claim, Stream, Timestamp
 from dsql_server.interfaces.shard_map import ShardMap
 
 #: How many committed transactions are remembered.
@@ -16,31 +16,25 @@ TRACED_CLAIMS_MAX = 16
 _NS_PER_US = 1000
 
 
-class _Trace:
-    __slots__ = (
-        "adjudicators",
-        "applied_ns",
-        "claims",
-        "decided_ns",
-        "durable_ns",
-        "journal",
-        "received_ns",
-        "sequence",
-        "t_commit",
-        "t_start",
-    )
+class _Decided(NamedTuple):
+    received_ns: int
+    decided_ns: int
 
-    def __init__(self, received_ns: int, decided_ns: int) -> None:
-        self.received_ns = received_ns
-        self.decided_ns = decided_ns
-        self.durable_ns = 0
-        self.applied_ns = 0
-        self.journal = ""
-        self.sequence = 0
-        self.t_start = 0
-        self.t_commit = 0
-        self.claims: tuple[Claim, ...] = ()
-        self.adjudicators: tuple[int, ...] = ()
+
+class _Durable(NamedTuple):
+    decided: _Decided
+    durable_ns: int
+    journal: str
+    sequence: int
+    t_start: Timestamp
+    t_commit: Timestamp
+    claims: tuple[Claim, ...]  #: those of a small transaction; otherwise
+    owners: tuple[int, ...]  #: the adjudicators by number
+
+
+class _Applied(NamedTuple):
+    durable: _Durable
+    applied_ns: int
 
 
 class TraceLog:
@@ -50,73 +44,69 @@ class TraceLog:
 
     def __init__(self, shard_map: ShardMap) -> None:
         self._shard_map = shard_map
-        self._open: dict[bytes, _Trace] = {}
-        self._closed: OrderedDict[bytes, _Trace] = OrderedDict()
+        self._decided: dict[bytes, _Decided] = {}
+        self._durable: dict[bytes, _Durable] = {}
+        self._applied: OrderedDict[bytes, _Applied] = OrderedDict()
+        self.handlers: dict[type, Any] = {Stream: self._on_stream}
 
     def decided(self, transaction_id: bytes, received_ns: int) -> None:
         """The transaction was received at ``received_ns`` (performance counter) and is decided now."""
-        self._open[transaction_id] = _Trace(received_ns, perf_counter_ns())
+        self._decided[transaction_id] = _Decided(received_ns, perf_counter_ns())
 
-    def receive(self, sender: str, message: Message) -> None:
-        assert type(message) is Stream, f"traces are of records, not of {message!r}"
+    def _on_stream(self, sender: str, record: Stream) -> None:
         now_ns = perf_counter_ns()
-        journal, sequence, transactions = message
-        opened = self._open
+        journal, sequence, transactions = record
         for transaction in transactions:
-            trace = opened.get(transaction.transaction_id)
-            if trace is not None:
-                trace.durable_ns = now_ns
-                trace.journal = journal
-                trace.sequence = sequence
-                _copy(trace, transaction, self._shard_map)
+            transaction_id, t_commit, t_start, _, claims, _, catalog_change = transaction
+            decided = self._decided.pop(transaction_id, None)
+            if decided is None:
+                continue
+            owners: tuple[int, ...] = ()
+            if catalog_change is not None:
+                owners = tuple(sorted(set(self._shard_map.owners)))
+            elif len(claims) > TRACED_CLAIMS_MAX:
+                claims, owners = (), _owners(claims, self._shard_map)
+            self._durable[transaction_id] = _Durable(
+                decided, now_ns, journal, sequence, t_start, t_commit, claims, owners
+            )
 
     def applied(self, transaction_id: bytes) -> None:
         """Storage has applied the transaction now; its client is about to be answered."""
-        trace = self._open.pop(transaction_id, None)
-        if trace is None:
-            return
-        trace.applied_ns = perf_counter_ns()
-        self._closed[transaction_id] = trace
-        if len(self._closed) > TRACES_MAX:
-            self._closed.popitem(last=False)
+        durable = self._durable.pop(transaction_id, None)
+        if durable is not None:
+            self._applied[transaction_id] = _Applied(durable, perf_counter_ns())
+            if len(self._applied) > TRACES_MAX:
+                self._applied.popitem(last=False)
 
     def drop(self, transaction_id: bytes) -> None:
-        """The transaction wasn't committed after all."""
-        self._open.pop(transaction_id, None)
+        """The transaction isn't committed, or nobody knows."""
+        self._decided.pop(transaction_id, None)
+        self._durable.pop(transaction_id, None)
 
     def transaction_ids(self) -> list[bytes]:
-        return list(self._closed)
+        """Oldest first."""
+        return list(self._applied)
 
     def get(self, transaction_id: bytes) -> dict[str, object] | None:
-        trace = self._closed.get(transaction_id)
-        if trace is None:
+        """The way of one transaction, or None if it isn't among the last ones committed."""
+        applied = self._applied.get(transaction_id)
+        if applied is None:
             return None
-        owners = trace.adjudicators or _owners(trace.claims, self._shard_map)
+        (received_ns, decided_ns), durable_ns, journal, sequence, t_start, t_commit, claims, owners = applied.durable
         return {
-            "t_start": trace.t_start,
-            "t_commit": trace.t_commit,
-            "adjudicators": [f"adjudicator-{owner}" for owner in owners],
-            "final_adjudicator": trace.journal.replace("journal", "adjudicator"),
-            "journal": trace.journal,
-            "sequence": trace.sequence,
+            "t_start": t_start,
+            "t_commit": t_commit,
+            "adjudicators": [f"adjudicator-{owner}" for owner in owners or _owners(claims, self._shard_map)],
+            "final_adjudicator": journal.replace("journal", "adjudicator"),
+            "journal": journal,
+            "sequence": sequence,
             "stages_us": {
-                "adjudicate": (trace.decided_ns - trace.received_ns) / _NS_PER_US,
-                "journal": (trace.durable_ns - trace.decided_ns) / _NS_PER_US,
-                "apply": (trace.applied_ns - trace.durable_ns) / _NS_PER_US,
-                "total": (trace.applied_ns - trace.received_ns) / _NS_PER_US,
+                "adjudicate": (decided_ns - received_ns) / _NS_PER_US,
+                "journal": (durable_ns - decided_ns) / _NS_PER_US,
+                "apply": (applied.applied_ns - durable_ns) / _NS_PER_US,
+                "total": (applied.applied_ns - received_ns) / _NS_PER_US,
             },
         }
-
-
-def _copy(trace: _Trace, transaction: CommittedTransaction, shard_map: ShardMap) -> None:
-    trace.t_start = transaction.t_start
-    trace.t_commit = transaction.t_commit
-    if transaction.catalog_change is not None:
-        trace.adjudicators = tuple(sorted(set(shard_map.owners)))
-    elif len(transaction.claims) <= TRACED_CLAIMS_MAX:
-        trace.claims = transaction.claims
-    else:
-        trace.adjudicators = _owners(transaction.claims, shard_map)
 
 
 def _owners(claims: tuple[Claim, ...], shard_map: ShardMap) -> tuple[int, ...]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dsql_server.crossbar.merge import Merge
-from dsql_server.interfaces.environment import Environment, Message
+from dsql_server.interfaces.environment import Environment
 from dsql_server.interfaces.messages import (
+    CommittedTransaction,
     Delivery,
     Mutation,
     PromiseRequest,
@@ -60,17 +61,14 @@ class Crossbar:
         self._kept: list[deque[Delivery]] | None = (
             [deque(maxlen=DELIVERIES_KEPT_MAX) for _ in subscribers] if keep_deliveries else None
         )
-        self._told = [dict(positions) for _ in subscribers]
+        self._newest: Timestamp = 0  # T_commit of the last transaction that came
         self.watermark: Timestamp = 0
         self.delivered = 0
-        self._handlers: dict[type, Any] = {
+        self.handlers: dict[type, Any] = {
             Stream: self._on_stream,
             Watermark: self._on_watermark,
             Resend: self._on_resend,
         }
-
-    def receive(self, sender: str, message: Message) -> None:
-        self._handlers[type(message)](sender, message)
 
     def subscribe(self, journals: Mapping[str, str]) -> None:
         """Ask the journals (name to address) for every record that hasn't come yet."""
@@ -78,7 +76,10 @@ class Crossbar:
             self._send(self.address, address, Subscribe(self._streams[journal].received + 1))
 
     def _on_stream(self, sender: str, record: Stream) -> None:
-        self._streams[record.journal].add(record)
+        stream = self._streams[record.journal]
+        stream.add(record)
+        if stream.low > self._newest:
+            self._newest = stream.low
         if record.journal in self._asked:
             self._asked[record.journal] = 0
         self._advance()
@@ -93,15 +94,15 @@ class Crossbar:
 
     def _advance(self) -> None:
         merge = self._merge
-        if self._adjudicators:
-            self._ask_for_promises(merge.newest())
         low = merge.low()
+        if low < self._newest and self._adjudicators:
+            self._ask_for_promises(self._newest)
         if low <= self.watermark:
             return
         self.watermark = low
         transactions = merge.take(low)
         if transactions or self._kept is not None:
-            self._deliver(transactions, low)
+            self._deliver(transactions)
         for watcher in self._watchers:
             self._send(self.address, watcher, Watermark("", 0, low))
 
@@ -112,7 +113,7 @@ class Crossbar:
                 asked[journal] = wanted
                 self._send(self.address, adjudicator, PromiseRequest(wanted))
 
-    def _deliver(self, transactions: Sequence[Any], low: Timestamp) -> None:
+    def _deliver(self, transactions: Sequence[CommittedTransaction]) -> None:
         self.delivered += len(transactions)
         batches: list[list[tuple[Timestamp, tuple[Mutation, ...]]]] = [[] for _ in self._subscribers]
         cut = self._cut
@@ -122,27 +123,29 @@ class Crossbar:
                 batches[index].append((t_commit, tuple(mutations)))
         for index, batch in enumerate(batches):
             if batch or self._kept is not None:
-                self._deliver_to(index, tuple(batch), low)
+                self._deliver_to(index, tuple(batch), ())
 
     def _deliver_to(
-        self, index: int, batch: tuple[tuple[Timestamp, tuple[Mutation, ...]], ...], low: Timestamp
+        self,
+        index: int,
+        batch: tuple[tuple[Timestamp, tuple[Mutation, ...]], ...],
+        positions: tuple[tuple[str, int], ...],
     ) -> None:
-        told = self._told[index]
-        news = []
-        for journal, stream in self._streams.items():
-            if told[journal] != stream.merged:
-                told[journal] = stream.merged
-                news.append((journal, stream.merged))
         self._numbers[index] += 1
-        delivery = Delivery(self._numbers[index], batch, tuple(news), low)
+        delivery = Delivery(self._numbers[index], batch, positions, self.watermark)
         if self._kept is not None:
             self._kept[index].append(delivery)
         self._send(self.address, self._subscribers[index], delivery)
 
     def deliver_positions(self) -> None:
-        """Tell every subscriber how far the journals are merged, so that idle ones don't hold back trimming."""
+        """Tell every subscriber how far the journals are merged: to be called before a checkpoint.
+
+        Positions travel by themselves, as applying a transaction again changes nothing: one that lags costs a longer
+        replay, and one with every transaction would cost a write with every transaction.
+        """
+        positions = tuple([(journal, stream.merged) for journal, stream in self._streams.items()])
         for index in range(len(self._subscribers)):
-            self._deliver_to(index, (), self.watermark)
+            self._deliver_to(index, (), positions)
 
     def _on_resend(self, sender: str, message: Resend) -> None:
         assert self._kept is not None, "deliveries get lost, but none are kept"

@@ -70,14 +70,6 @@ class Merge:
         """Everything at or below it has come, from every journal."""
         return min([stream.low for stream in self._list])
 
-    def newest(self) -> Timestamp:
-        """T_commit of the last transaction that waits, 0 if none does."""
-        newest = 0
-        for stream in self._list:
-            if stream.queue:
-                newest = max(newest, stream.queue[-1][1].t_commit)
-        return newest
-
     def take(self, up_to: Timestamp) -> list[CommittedTransaction]:
         """All waiting transactions at or below ``up_to``, in order of T_commit."""
         waiting = [stream for stream in self._list if stream.queue and stream.queue[0][1].t_commit <= up_to]

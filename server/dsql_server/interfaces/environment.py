@@ -1,13 +1,13 @@
 """What comes from outside of a role: time, network, timers, randomness and the copies of a journal.
 
-Roles are actors: they change state only in :meth:`Actor.receive` and in callbacks that they asked their environment
+Roles are actors: they change state only when they handle a message and in callbacks that they asked their environment
 for, one at a time. So one process can run a whole cluster: by calls, or on virtual time.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from dsql_server.interfaces.messages import Timestamp
@@ -46,9 +46,13 @@ class Environment(Protocol):
 class Actor(Protocol):
     """A role's instance, reached by its address."""
 
-    address: str
+    @property
+    def address(self) -> str: ...
 
-    def receive(self, sender: str, message: Message) -> None: ...
+    @property
+    def handlers(self) -> Mapping[type, Callable[[str, Any], None]]:
+        """For each type of message that the actor takes: what to call with the sender's address and the message."""
+        ...
 
 
 class JournalCopies(Protocol):

@@ -241,7 +241,7 @@ class Delivery(NamedTuple):
 
     number: int  #: counts from 1, for each subscriber
     batch: tuple[tuple[Timestamp, tuple[Mutation, ...]], ...]
-    positions: tuple[tuple[str, int], ...]  #: journal and sequence up to which the stream has been delivered with this
+    positions: tuple[tuple[str, int], ...]  #: journal and sequence up to which everything is delivered; most have none
     watermark: Timestamp  #: nothing at or below it follows
 
 

@@ -55,16 +55,13 @@ class Journal:
         self.records = 0
         self.transactions = 0
         self.bytes_written = 0
-        self._handlers: dict[type, Any] = {
+        self.handlers: dict[type, Any] = {
             Append: self._on_append,
             SetLeader: self._on_set_leader,
             Subscribe: self._on_subscribe,
             LookUp: self._on_look_up,
         }
         copies.open(self._on_durable, self._on_failure)
-
-    def receive(self, sender: str, message: Any) -> None:
-        self._handlers[type(message)](sender, message)
 
     def _on_append(self, sender: str, message: Append) -> None:
         epoch, expected_sequence, transactions = message
