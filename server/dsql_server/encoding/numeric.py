@@ -19,6 +19,8 @@ _NAN = 0xC000
 _PLUS_INFINITY = 0xD000
 _MINUS_INFINITY = 0xF000
 
+_INFINITY_SCALE = 32  #: what PostgreSQL sends as the display scale of an infinity; it means nothing
+
 _SPECIAL_DECIMALS = {
     _NAN: Decimal("NaN"),
     _PLUS_INFINITY: Decimal("Infinity"),
@@ -108,18 +110,24 @@ def from_decimal(value: Decimal) -> bytes:
     """
     sign, digits, exponent = value.as_tuple()
     if isinstance(exponent, str):
-        infinity = _MINUS_INFINITY if sign else _PLUS_INFINITY
-        return _HEADER.pack(0, 0, infinity if exponent == "F" else _NAN, 0)
+        if exponent != "F":
+            return _HEADER.pack(0, 0, _NAN, 0)
+        return _HEADER.pack(0, 0, _MINUS_INFINITY if sign else _PLUS_INFINITY, _INFINITY_SCALE)
     if len(digits) + exponent > INTEGER_DIGITS_MAX or -exponent > SCALE_MAX:
         raise OverflowError(
             f"numeric holds at most {INTEGER_DIGITS_MAX} digits before and {SCALE_MAX} after the decimal point"
         )
     scale = max(-exponent, 0)
-    text = "".join(map(str, digits)) + "0" * (exponent if exponent > 0 else -scale % 4)
-    places = scale + -scale % 4
-    text = "0" * (-len(text) % 4) + text
-    groups = b"".join([int(text[at : at + 4]).to_bytes(2, "big") for at in range(0, len(text), 4)])
-    groups, weight = _without_outer_zeros(groups, len(text) // 4 - places // 4 - 1)
+    places = -(-scale // 4)  # base-10,000 digits behind the decimal point
+    rest = int(_EXACT.scaleb(value.copy_abs(), 4 * places))
+    groups: list[int] = []
+    while rest:
+        rest, group = divmod(rest, 10_000)
+        groups.append(group)
+    weight = len(groups) - places - 1
+    while groups and groups[0] == 0:
+        del groups[0]
     if not groups:
         return _HEADER.pack(0, 0, _POSITIVE, scale)
-    return _HEADER.pack(len(groups) // 2, weight, _NEGATIVE if sign else _POSITIVE, scale) + groups
+    header = _HEADER.pack(len(groups), weight, _NEGATIVE if sign else _POSITIVE, scale)
+    return header + b"".join([group.to_bytes(2, "big") for group in reversed(groups)])

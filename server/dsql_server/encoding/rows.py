@@ -138,20 +138,19 @@ def projector(indexes: Sequence[int]) -> Callable[[bytes], bytes]:
         empty = _pack_count(0)
         return lambda value: empty
     head = _pack_count(len(indexes))
-    read = fields_reader(max(indexes))
-    pack_length = _pack_length
+    walked = range(max(indexes) + 1)
     wanted = tuple(indexes)
+    unpack_length = _unpack_length
 
     def project(value: bytes) -> bytes:
-        row = read(value)
-        parts = [head]
-        for index in wanted:
-            field = row[index]
-            if field is None:
-                parts.append(_NULL_FIELD)
-            else:
-                parts.append(pack_length(len(field)))
-                parts.append(field)
-        return b"".join(parts)
+        found: list[bytes] = []  # each field with its length in front, as stored
+        add = found.append
+        at = 2
+        for _ in walked:
+            length = unpack_length(value, at)[0]
+            end = at + 4 + length if length > 0 else at + 4
+            add(value[at:end])
+            at = end
+        return head + b"".join([found[index] for index in wanted])
 
     return project

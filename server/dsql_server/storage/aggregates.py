@@ -10,7 +10,7 @@ from struct import Struct
 from dsql_server.encoding import numeric
 from dsql_server.encoding import type_oids as oid
 from dsql_server.encoding.keys import encode_value, value_encoder
-from dsql_server.encoding.rows import fields_reader
+from dsql_server.encoding.rows import field_reader, fields_reader
 from dsql_server.interfaces.commit_path import Aggregate
 
 _unpack_float4 = Struct(">f").unpack
@@ -146,6 +146,14 @@ class PartialAggregates:
         """Take in some rows (key, value)."""
         self._rows += len(rows)
         if not self._over_columns:
+            return
+        if len(self._over_columns) == 1:
+            ((column, accumulator),) = self._over_columns
+            read_one, add = field_reader(column), accumulator.add
+            for _, value in rows:
+                field = read_one(value)
+                if field is not None:
+                    add(field)
             return
         read = fields_reader(max(column for column, _ in self._over_columns))
         for _, value in rows:

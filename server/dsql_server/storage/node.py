@@ -307,7 +307,7 @@ class StorageNode:
     # Keeping -----------------------------------------------------------------------------------------------------
 
     def put_note(self, name: str, value: bytes) -> None:
-        """Keep a value beside the data (the shard map); durable when this returns, though no journal carries it."""
+        """Keep a value beside the data (the range map); durable when this returns, though no journal carries it."""
         self._database.put(_NOTE_PREFIX + name.encode(), value, rocks.logged_write())
 
     def get_note(self, name: str) -> bytes | None:

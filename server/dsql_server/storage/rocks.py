@@ -9,13 +9,17 @@ from typing import Any, Protocol, cast
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
 BLOCK_CACHE_BYTES = 256 * 1024 * 1024
-MEMTABLE_BYTES = 64 * 1024 * 1024
+MEMTABLE_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 4 * 1024
 BACKGROUND_JOBS_MAX = 2
 LOG_FILES_MAX = 2
 #: Compact a file when this many of any window of its entries are deletions, so that scans don't wade through them.
 DELETIONS_WINDOW_ENTRIES = 1024
 DELETIONS_PER_WINDOW_MAX = 512
+
+
+class CannotOpenStorage(Exception):
+    """A storage directory is locked by another server, damaged or not writable."""
 
 
 class Batch(Protocol):
@@ -70,8 +74,7 @@ def new_batch() -> Batch:
 def open_database(path: Path, cache_bytes: int = BLOCK_CACHE_BYTES) -> Database:
     """Open or create the database directory; writes skip the log unless they ask for :func:`logged_write`.
 
-    Raises whatever RocksDB says (a string in ``Exception.args``) if the directory is locked by another process,
-    damaged or not writable.
+    Raises CannotOpenStorage if the directory is locked, damaged or not writable.
     """
     tables = BlockBasedOptions()
     tables.set_block_cache(Cache(cache_bytes))
@@ -89,7 +92,13 @@ def open_database(path: Path, cache_bytes: int = BLOCK_CACHE_BYTES) -> Database:
     options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW_ENTRIES, DELETIONS_PER_WINDOW_MAX, 0.5)
 
     path.mkdir(parents=True, exist_ok=True)
-    database = Rdict(str(path), options)
+    try:
+        database = Rdict(str(path), options)
+    except Exception as error:  # rocksdict raises nothing narrower
+        raise CannotOpenStorage(
+            f"the storage directory {path} cannot be opened: {error};"
+            " end the server that uses it, or use another directory"
+        ) from error
     unlogged: Any = WriteOptions()
     unlogged.disable_wal = True
     database.set_write_options(unlogged)

@@ -12,14 +12,14 @@ from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import combine
 from dsql_server.storage.node import TIMESTAMP_MAX, StorageNode
-from dsql_server.storage.shard_map import Shard, ShardMap
+from dsql_server.storage.range_map import RangeMap, Shard
 
 NODES_DEFAULT = 2
 #: A shard with more rows than this is split.
 SHARD_ROWS_MAX = 32_768
 #: Keys past every key there can be.
 _END_OF_KEYS = b"\xff" * RELATION_PREFIX_BYTES
-_MAP_NOTE = "shard-map"
+_MAP_NOTE = "range-map"
 
 
 class StorageRouter:
@@ -49,20 +49,20 @@ class StorageRouter:
         # The map changes these in place; the hot paths hold on to them.
         self._starts, self._shards, self._relations = self._map.starts, self._map.shards, self._map.relations
 
-    def _load_map(self, nodes: int) -> ShardMap:
+    def _load_map(self, nodes: int) -> RangeMap:
         dumped = self.nodes[0].get_note(_MAP_NOTE)
-        shard_map = ShardMap(nodes) if dumped is None else ShardMap.load(dumped)
-        if shard_map.nodes != nodes:
+        range_map = RangeMap(nodes) if dumped is None else RangeMap.load(dumped)
+        if range_map.nodes != nodes:
             raise ValueError(
-                f"{self.directory} holds the data of {shard_map.nodes} storage nodes, not {nodes}:"
-                f" start with {shard_map.nodes} nodes or with an empty directory"
+                f"{self.directory} holds the data of {range_map.nodes} storage nodes, not {nodes}:"
+                f" start with {range_map.nodes} nodes or with an empty directory"
             )
         for node in self.nodes:
             for prefix in node.relation_prefixes():
-                shard_map.add_relation(prefix)
+                range_map.add_relation(prefix)
         if dumped is None:
-            self.nodes[0].put_note(_MAP_NOTE, shard_map.dump())
-        return shard_map
+            self.nodes[0].put_note(_MAP_NOTE, range_map.dump())
+        return range_map
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -103,8 +103,9 @@ class StorageRouter:
             if not cuts or cuts[-1][0] != shards[index].node:
                 cuts.append((shards[index].node, shards[index].start if cuts else start))
         ends = [cut_start for _, cut_start in cuts[1:]] + [end]
+        conditions = request[2:]
         return [
-            (self.nodes[node], request._replace(start=cut_start, end=cut_end))
+            (self.nodes[node], ScanRequest(cut_start, cut_end, *conditions))
             for (node, cut_start), cut_end in zip(cuts, ends, strict=True)
         ]
 
@@ -227,7 +228,7 @@ class StorageRouter:
         return [node.checkpoint() for node in self.nodes]
 
     def metrics(self) -> dict[str, object]:
-        """The shard map with estimated rows, and each node's counters."""
+        """The range map with estimated rows, and each node's counters."""
         return {
             "map_version": self._map.version,
             "shards": [

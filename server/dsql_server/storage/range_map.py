@@ -33,11 +33,11 @@ class Shard:
     writes: int = 0  #: all writes but deletions since then
 
 
-class ShardMap:
+class RangeMap:
     """Versioned, ordered, without gaps. ``version`` rises with every change."""
 
     def __init__(self, nodes: int) -> None:
-        assert nodes >= 1, "a shard map needs a storage node"
+        assert nodes >= 1, "a range map needs a storage node"
         self.nodes = nodes
         self.version = 1
         self.starts: list[bytes] = [b""]
@@ -84,12 +84,12 @@ class ShardMap:
         ).encode()
 
     @classmethod
-    def load(cls, dumped: bytes) -> ShardMap:
+    def load(cls, dumped: bytes) -> RangeMap:
         """The map that was dumped. Raises ValueError for another format."""
         content = json.loads(dumped)
         if content["format"] != _FORMAT:
             raise ValueError(
-                f"the shard map has format {content['format']}, this version reads {_FORMAT}:"
+                f"the range map has format {content['format']}, this version reads {_FORMAT}:"
                 " use the version that wrote it"
             )
         loaded = cls(content["nodes"])
@@ -98,6 +98,6 @@ class ShardMap:
         loaded.shards = [Shard(bytes.fromhex(start), node, rows) for start, node, rows in content["shards"]]
         loaded.starts = [shard.start for shard in loaded.shards]
         assert loaded.starts == sorted(loaded.starts) and loaded.starts[0] == b"", (
-            "a shard map is ordered, without gaps"
+            "a range map is ordered, without gaps"
         )
         return loaded
