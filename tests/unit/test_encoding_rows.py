@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +38,21 @@ def test_a_projection_keeps_the_wanted_fields_in_the_wanted_order(row: list[byte
 
 def test_a_row_is_a_copy_binary_tuple() -> None:
     assert rows.join([b"\0\0\0\x05", None, b""]) == bytes.fromhex("0003 00000004 00000005 ffffffff 00000000")
+
+
+@given(some_fields, st.integers(0, 9))
+def test_a_row_from_before_a_column_was_added_has_null_there(row: list[bytes | None], index: int) -> None:
+    value = rows.join(row)
+    wanted = (row + [None] * 10)[: index + 1]
+    assert rows.fields_reader(index)(value) == wanted
+    assert rows.field_reader(index)(value) == wanted[index]
+    assert rows.fields(rows.projector([index, 0])(value)) == [wanted[index], wanted[0]]
+
+
+@pytest.mark.parametrize("read", [rows.field_reader(1), rows.fields_reader(1), rows.projector([1])])
+def test_a_row_cut_off_is_an_error_and_not_null(read: Callable[[bytes], object]) -> None:
+    with pytest.raises(struct.error):
+        read(rows.join([b"a", b"b"])[:-5])
 
 
 @pytest.mark.parametrize("index", [-1, 2])

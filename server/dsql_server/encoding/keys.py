@@ -179,7 +179,7 @@ class KeyEncoder:
     whether NULL sorts first; left out, NULL sorts last everywhere.
 
     ``from_row(value)`` makes the key of a stored row (:mod:`dsql_server.encoding.rows`), ``from_fields(fields)`` that
-    of a row already split; both trust the row to have the fields. Raises UnsupportedKeyType when built.
+    of a row already split, which must have the fields. Raises UnsupportedKeyType when built.
     """
 
     __slots__ = (

@@ -3,12 +3,15 @@
 Layout: int16 number of fields, then for each field an int32 length (-1 for NULL) and that many bytes in the type's
 binary send format; all integers big-endian. A DataRow message with binary results has the same body, so rows pass
 between storage, engine and client without being rewritten.
+
+A row written before a column was added has fewer fields than its table has columns. The readers made by
+:func:`field_reader`, :func:`fields_reader` and :func:`projector` find NULL there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from struct import Struct
+from struct import Struct, error
 
 _COUNT = Struct(">h")
 _LENGTH = Struct(">i")
@@ -81,25 +84,21 @@ def join(row: Sequence[bytes | None]) -> bytes:
 
 
 def field_reader(index: int) -> FieldReader:
-    """A function that returns field ``index`` of a row. The row must have that field (not checked)."""
-    unpack_length = _unpack_length
-
-    if index == 0:
-
-        def read_first(value: bytes) -> bytes | None:
-            length = unpack_length(value, 2)[0]
-            return None if length < 0 else value[6 : 6 + length]
-
-        return read_first
-
+    """A function that returns field ``index`` of a row; NULL where the row has fewer fields."""
     before = range(index)
+    unpack_length = _unpack_length
 
     def read(value: bytes) -> bytes | None:
         at = 2
-        for _ in before:
+        try:  # costs nothing as long as the row has the field
+            for _ in before:
+                length = unpack_length(value, at)[0]
+                at += 4 + length if length > 0 else 4
             length = unpack_length(value, at)[0]
-            at += 4 + length if length > 0 else 4
-        length = unpack_length(value, at)[0]
+        except error:
+            if field_count(value) > index:
+                raise
+            return None
         at += 4
         return None if length < 0 else value[at : at + length]
 
@@ -107,10 +106,7 @@ def field_reader(index: int) -> FieldReader:
 
 
 def fields_reader(last: int) -> FieldsReader:
-    """A function that returns fields 0 to ``last`` of a row and reads no further.
-
-    The row must have them (not checked).
-    """
+    """A function that returns fields 0 to ``last`` of a row, NULL where it has fewer, and reads no further."""
     wanted = range(last + 1)
     unpack_length = _unpack_length
 
@@ -118,22 +114,27 @@ def fields_reader(last: int) -> FieldsReader:
         found: list[bytes | None] = []
         add = found.append
         at = 2
-        for _ in wanted:
-            length = unpack_length(value, at)[0]
-            at += 4
-            if length < 0:
-                add(None)
-            else:
-                end = at + length
-                add(value[at:end])
-                at = end
+        try:
+            for _ in wanted:
+                length = unpack_length(value, at)[0]
+                at += 4
+                if length < 0:
+                    add(None)
+                else:
+                    end = at + length
+                    add(value[at:end])
+                    at = end
+        except error:
+            if field_count(value) > last:
+                raise
+            return found + [None] * (last + 1 - len(found))
         return found
 
     return read
 
 
 def projector(indexes: Sequence[int]) -> Callable[[bytes], bytes]:
-    """A function that makes the tuple of only these fields, in this order."""
+    """A function that makes the tuple of only these fields, in this order; NULL where a row has fewer fields."""
     if not indexes:
         empty = _pack_count(0)
         return lambda value: empty
@@ -146,11 +147,16 @@ def projector(indexes: Sequence[int]) -> Callable[[bytes], bytes]:
         found: list[bytes] = []  # each field with its length in front, as stored
         add = found.append
         at = 2
-        for _ in walked:
-            length = unpack_length(value, at)[0]
-            end = at + 4 + length if length > 0 else at + 4
-            add(value[at:end])
-            at = end
+        try:
+            for _ in walked:
+                length = unpack_length(value, at)[0]
+                end = at + 4 + length if length > 0 else at + 4
+                add(value[at:end])
+                at = end
+        except error:
+            if field_count(value) >= len(walked):
+                raise
+            found += [_NULL_FIELD] * (len(walked) - len(found))
         return head + b"".join([found[index] for index in wanted])
 
     return project
