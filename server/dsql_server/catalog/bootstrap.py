@@ -1,0 +1,43 @@
+"""What every engine database holds before the first catalog change: roles, the ``sys`` schema, DSQL's own answers."""
+
+from __future__ import annotations
+
+#: Version that Aurora DSQL reported in September 2026.
+SERVER_VERSION = "16.15"
+SERVER_VERSION_NUM = "160015"
+
+BOOTSTRAP_SQL = (
+    # Roles. The loader is reached by SET ROLE around the machinery's own statements only.
+    "CREATE ROLE dsql_loader NOLOGIN",
+    "GRANT pg_read_all_data, pg_write_all_data TO dsql_loader",
+    "GRANT SET ON PARAMETER session_replication_role TO dsql_loader",
+    "CREATE ROLE dsql_planner LOGIN",
+    "GRANT pg_read_all_data, pg_write_all_data TO dsql_planner",
+    "CREATE ROLE admin LOGIN CREATEROLE",
+    "GRANT dsql_loader TO admin WITH INHERIT TRUE, SET TRUE",
+    "GRANT CREATE ON SCHEMA public TO admin",
+    # Functions that reach files, other sessions or the network never run for a session.
+    """DO $$ DECLARE f regprocedure; BEGIN
+      FOR f IN SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname = 'pg_catalog' AND (p.proname IN ('pg_terminate_backend', 'pg_cancel_backend',
+          'pg_reload_conf', 'pg_rotate_logfile', 'query_to_xml', 'cursor_to_xml', 'database_to_xml', 'pg_notify')
+          OR p.proname LIKE 'pg\\_read\\_%' OR p.proname LIKE 'pg\\_ls\\_%' OR p.proname LIKE 'lo\\_%'
+          OR p.proname LIKE 'pg\\_advisory%' OR p.proname LIKE 'pg\\_try\\_advisory%' OR p.proname LIKE 'pg\\_file\\_%'
+          OR p.proname LIKE '%\\_to\\_xml%' OR p.proname LIKE 'loread' OR p.proname LIKE 'lowrite')
+      LOOP EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || f || ' FROM PUBLIC'; END LOOP; END $$""",
+    # DSQL's answers.
+    "SET allow_system_table_mods = on",
+    "CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    "AS $$SELECT 'PostgreSQL 16'::text$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.current_database() RETURNS name LANGUAGE sql STABLE PARALLEL SAFE "
+    "AS $$SELECT 'postgres'::name$$",
+    "CREATE SCHEMA sys",
+    "GRANT USAGE ON SCHEMA sys TO PUBLIC",
+    "CREATE TABLE sys.jobs (job_id text PRIMARY KEY, status text, details text, job_type text, class_id oid, "
+    "object_id oid, object_name text, start_time timestamptz, update_time timestamptz)",
+    "GRANT SELECT ON sys.jobs TO PUBLIC",
+    "CREATE FUNCTION sys.dsql_major_version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
+    "CREATE PROCEDURE sys.wait_for_job(INOUT job_id text) LANGUAGE plpgsql AS $$BEGIN "
+    "RAISE EXCEPTION 'answered by the front end'; END$$",
+    "RESET allow_system_table_mods",
+)

@@ -1,0 +1,212 @@
+"""The catalog as the query processors and the load planner see it: one immutable value per version.
+
+A *relation id* names a table or an index for ever, in storage keys and in journals. PostgreSQL's own oids differ
+from engine to engine, so they never leave one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from dsql_server.encoding.keys import KeyEncoder
+
+#: Relation ids below this one belong to the machinery (catalog log, counters, jobs).
+FIRST_USER_RELATION_ID = 1000
+#: The first id of the indexes of the `sys` schema.
+FIRST_SYSTEM_INDEX_ID = 100
+CATALOG_LOG_RELATION_ID = 1
+COUNTER_RELATION_ID = 2
+JOBS_RELATION_ID = 3
+
+UUID_OID = 2950
+
+
+def quote_identifier(name: str) -> str:
+    """The name in double quotes, safe in any SQL text."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column by attribute number (from 1). Stored rows keep the place of dropped columns as NULL."""
+
+    number: int
+    name: str
+    type_oid: int  #: of the base type where the column's type is a domain
+    not_null: bool = False
+    generated: bool = False
+    dropped: bool = False
+    default: str | None = None
+
+
+@dataclass(frozen=True)
+class Index:
+    """A secondary index or the index behind a primary key or unique constraint."""
+
+    relation_id: int
+    schema: str
+    name: str
+    unique: bool
+    primary: bool
+    valid: bool
+    columns: tuple[int, ...]  #: attribute numbers of the key columns; 0 stands for an expression
+    key_type_oids: tuple[int, ...]
+    nulls_first: tuple[bool, ...]
+    expressions: tuple[str, ...] = ()  #: one per 0 in ``columns``
+    predicate: str | None = None
+    nulls_not_distinct: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Only columns and no predicate: its entries can be computed from a stored row."""
+        return self.predicate is None and 0 not in self.columns
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    name: str
+    columns: tuple[int, ...]
+    referenced_id: int  #: relation id of the referenced table
+    referenced_columns: tuple[int, ...]
+    on_delete: str  #: PostgreSQL's letter: a no action, r restrict, c cascade, n set null, d set default
+    on_update: str
+    deferrable: bool = False
+    deferred: bool = False
+    validated: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A stored table."""
+
+    relation_id: int
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: Index | None = None
+    indexes: tuple[Index, ...] = ()  #: without the primary key's
+    foreign_keys: tuple[ForeignKey, ...] = ()
+
+    @cached_property
+    def qualified_name(self) -> str:
+        return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
+
+    @cached_property
+    def arity(self) -> int:
+        """Fields of a stored row, dropped columns included."""
+        return len(self.columns)
+
+    @cached_property
+    def loadable(self) -> tuple[int, ...]:
+        """Stored field positions that a load writes: live columns that the engine does not compute."""
+        return tuple(c.number - 1 for c in self.columns if not c.dropped and not c.generated)
+
+    @cached_property
+    def passes_through(self) -> bool:
+        """Stored rows of full arity are load rows, byte for byte."""
+        return len(self.loadable) == self.arity
+
+    @cached_property
+    def column_list(self) -> str:
+        return ", ".join(quote_identifier(self.columns[i].name) for i in self.loadable)
+
+    @cached_property
+    def image_list(self) -> str:
+        """Select list that yields a stored row: every attribute in order, NULL for dropped ones."""
+        return ", ".join("NULL::text" if c.dropped else quote_identifier(c.name) for c in self.columns)
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        return {c.name: c for c in self.columns if not c.dropped}
+
+    @cached_property
+    def key_encoder(self) -> KeyEncoder | None:
+        """Row key from a stored row; None where rows have a hidden synthetic key."""
+        if self.primary_key is None:
+            return None
+        fields = [(n - 1, t) for n, t in zip(self.primary_key.columns, self.primary_key.key_type_oids, strict=True)]
+        return KeyEncoder(self.relation_id, fields)
+
+    @cached_property
+    def plain_indexes(self) -> tuple[tuple[Index, KeyEncoder], ...]:
+        """Indexes whose entries follow from the stored row, each with its encoder."""
+        found = []
+        for index in self.indexes:
+            if index.plain:
+                fields = [(n - 1, t) for n, t in zip(index.columns, index.key_type_oids, strict=True)]
+                found.append((index, KeyEncoder(index.relation_id, fields)))
+        return tuple(found)
+
+    @cached_property
+    def key_columns(self) -> frozenset[int]:
+        """Columns of unique, non-partial, non-expression indexes: changing one makes an UPDATE a key update."""
+        numbers: set[int] = set(self.primary_key.columns) if self.primary_key else set()
+        for index in self.indexes:
+            if index.unique and index.plain:
+                numbers.update(index.columns)
+        return frozenset(numbers)
+
+
+@dataclass(frozen=True)
+class CatalogState:
+    """All stored tables at one catalog version. Immutable: :meth:`apply` gives the next one."""
+
+    version: int = 0
+    tables: dict[int, Table] = field(default_factory=dict)
+    next_relation_id: int = FIRST_USER_RELATION_ID
+
+    @cached_property
+    def by_name(self) -> dict[tuple[str, str], Table]:
+        return {(t.schema, t.name): t for t in self.tables.values()}
+
+    @cached_property
+    def referencing(self) -> dict[int, list[tuple[Table, ForeignKey]]]:
+        """Foreign keys by the relation id that they reference."""
+        found: dict[int, list[tuple[Table, ForeignKey]]] = {}
+        for table in self.tables.values():
+            for key in table.foreign_keys:
+                found.setdefault(key.referenced_id, []).append((table, key))
+        return found
+
+    def apply(
+        self, version: int, upserts: list[Table], drops: list[int], next_relation_id: int | None = None
+    ) -> CatalogState:
+        """The state after one change."""
+        tables = {k: v for k, v in self.tables.items() if k not in set(drops)}
+        for table in upserts:
+            tables[table.relation_id] = table
+        return replace(
+            CatalogState(version, tables, next_relation_id or self.next_relation_id),
+        )
+
+
+def table_to_plain(table: Table) -> dict[str, Any]:
+    """The table as JSON-ready values."""
+    return asdict(table)
+
+
+def table_from_plain(plain: dict[str, Any]) -> Table:
+    """The inverse of :func:`table_to_plain`."""
+    return Table(
+        relation_id=plain["relation_id"],
+        schema=plain["schema"],
+        name=plain["name"],
+        columns=tuple(Column(**c) for c in plain["columns"]),
+        primary_key=_index(plain["primary_key"]) if plain["primary_key"] else None,
+        indexes=tuple(_index(i) for i in plain["indexes"]),
+        foreign_keys=tuple(
+            ForeignKey(**{**k, "columns": tuple(k["columns"]), "referenced_columns": tuple(k["referenced_columns"])})
+            for k in plain["foreign_keys"]
+        ),
+    )
+
+
+def _index(plain: dict[str, Any]) -> Index:
+    tuples = ("columns", "key_type_oids", "nulls_first", "expressions")
+    return Index(**{**plain, **{name: tuple(plain[name]) for name in tuples}})

@@ -1,0 +1,175 @@
+"""Conditions that PostgreSQL's planner attached to a base scan, read back from EXPLAIN's text.
+
+The text is parsed by PostgreSQL's own parser. A conjunct that isn't one of a few exact shapes is left out, which
+widens what is loaded: wider is always right, narrower never is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pglast
+from pglast import ast
+from pglast.enums import A_Expr_Kind, BoolExprType, NullTestType
+
+from dsql_server.encoding import type_oids as oids
+
+_INITPLAN_OUTPUTS = re.compile(r"\(returns ([^)]*)\)")
+
+ORDERINGS = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}  #: operator → the same with its sides swapped
+
+INTEGERS = frozenset({oids.INT2, oids.INT4, oids.INT8})
+TEXTS = frozenset({oids.TEXT, oids.VARCHAR})
+
+_TYPE_NAMES = {
+    "int2": oids.INT2, "int4": oids.INT4, "int8": oids.INT8, "bool": oids.BOOL, "text": oids.TEXT,
+    "varchar": oids.VARCHAR, "bpchar": oids.BPCHAR, "uuid": oids.UUID, "numeric": oids.NUMERIC, "date": oids.DATE,
+    "timestamp": oids.TIMESTAMP, "timestamptz": oids.TIMESTAMPTZ, "float4": oids.FLOAT4, "float8": oids.FLOAT8,
+    "bytea": oids.BYTEA,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A literal with its type; ``text`` as EXPLAIN prints it."""
+
+    text: str
+    type_oid: int
+
+
+@dataclass(frozen=True)
+class Parameter:
+    number: int  #: from 1
+
+
+@dataclass(frozen=True)
+class OtherColumn:
+    """A column of another scan of the same plan."""
+
+    alias: str
+    column: str
+
+
+@dataclass(frozen=True)
+class Conjunct:
+    """``column operator operand``; ``in`` takes an array constant or parameter, the NULL tests take nothing.
+
+    ``as_text`` says that the column was cast to text before it was compared.
+    """
+
+    column: str
+    operator: str
+    operand: Constant | Parameter | OtherColumn | None = None
+    as_text: bool = False
+
+
+def initplan_outputs(subplan_name: str) -> set[int]:
+    """Numbers printed as ``$n`` that are an InitPlan's outputs, not statement parameters."""
+    found = _INITPLAN_OUTPUTS.search(subplan_name)
+    return {int(n) for n in re.findall(r"\$(\d+)", found.group(1))} if found else set()
+
+
+def conjuncts(condition: str, alias: str, not_parameters: frozenset[int]) -> list[Conjunct]:
+    """The conjuncts of ``condition`` on columns of the scan ``alias`` that are understood."""
+    try:
+        statement = pglast.parse_sql(f"SELECT {condition}")[0].stmt
+    except pglast.parser.ParseError:
+        return []
+    expression = statement.targetList[0].val
+    found = [_conjunct(part, alias, not_parameters) for part in _flatten(expression)]
+    return [c for c in found if c is not None]
+
+
+def operand_of(expression: str, not_parameters: frozenset[int]) -> Constant | Parameter | None:
+    """A printed output expression as a constant or a parameter, or None."""
+    try:
+        statement = pglast.parse_sql(f"SELECT {expression}")[0].stmt
+    except pglast.parser.ParseError:
+        return None
+    operand = _operand(statement.targetList[0].val, not_parameters)
+    return None if isinstance(operand, OtherColumn) else operand
+
+
+def _flatten(node: ast.Node) -> list[ast.Node]:
+    if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
+        return [leaf for arg in node.args for leaf in _flatten(arg)]
+    return [node]
+
+
+def _conjunct(node: ast.Node, alias: str, not_parameters: frozenset[int]) -> Conjunct | None:
+    if isinstance(node, ast.NullTest):
+        column = _own_column(node.arg, alias)
+        if column is None or column[1]:
+            return None
+        return Conjunct(column[0], "isnull" if node.nulltesttype == NullTestType.IS_NULL else "notnull")
+    if not isinstance(node, ast.A_Expr) or len(node.name) != 1:
+        return None
+    operator = node.name[0].sval
+    if node.kind == A_Expr_Kind.AEXPR_OP_ANY and operator == "=":
+        column = _own_column(node.lexpr, alias)
+        operand = _operand(node.rexpr, not_parameters)
+        if column is None or not isinstance(operand, Constant | Parameter):
+            return None
+        return Conjunct(column[0], "in", operand, column[1])
+    if node.kind != A_Expr_Kind.AEXPR_OP or operator not in ORDERINGS or node.lexpr is None:
+        return None
+    for own, other, op in ((node.lexpr, node.rexpr, operator), (node.rexpr, node.lexpr, ORDERINGS[operator])):
+        column = _own_column(own, alias)
+        operand = _operand(other, not_parameters)
+        if column is not None and operand is not None:
+            if isinstance(operand, OtherColumn) and (operand.alias == alias or op != "="):
+                return None
+            return Conjunct(column[0], op, operand, column[1])
+    return None
+
+
+def _column(node: ast.Node) -> tuple[str, str] | None:
+    if isinstance(node, ast.ColumnRef) and len(node.fields) == 2 and all(isinstance(f, ast.String) for f in node.fields):
+        return node.fields[0].sval, node.fields[1].sval
+    return None
+
+
+def _own_column(node: ast.Node, alias: str) -> tuple[str, bool] | None:
+    """The column's name, and whether it stands under a cast to text."""
+    as_text = False
+    if isinstance(node, ast.TypeCast) and _type_oid(node.typeName) == oids.TEXT:
+        node, as_text = node.arg, True
+    named = _column(node)
+    return (named[1], as_text) if named is not None and named[0] == alias else None
+
+
+def _type_oid(name: ast.TypeName) -> int | None:
+    if name.arrayBounds or name.typmods:
+        return None
+    return _TYPE_NAMES.get(name.names[-1].sval)
+
+
+def _operand(node: ast.Node, not_parameters: frozenset[int]) -> Constant | Parameter | OtherColumn | None:
+    if isinstance(node, ast.ParamRef):
+        return None if node.number in not_parameters or node.number < 1 else Parameter(node.number)
+    if isinstance(node, ast.ColumnRef):
+        named = _column(node)
+        return OtherColumn(*named) if named is not None else None
+    if isinstance(node, ast.A_Const) and not node.isnull:
+        value = node.val
+        if isinstance(value, ast.Integer):
+            return Constant(str(value.ival), oids.INT4)
+        if isinstance(value, ast.Float):
+            return Constant(value.fval, oids.NUMERIC if not value.fval.lstrip("-").isdigit() else oids.INT8)
+        if isinstance(value, ast.Boolean):
+            return Constant("true" if value.boolval else "false", oids.BOOL)
+        return None
+    if isinstance(node, ast.TypeCast) and isinstance(node.arg, ast.A_Const) and not node.arg.isnull:
+        type_oid = _array_or_scalar(node.typeName)
+        value = node.arg.val
+        if type_oid is not None and isinstance(value, ast.String):
+            return Constant(value.sval, type_oid)
+    return None
+
+
+def _array_or_scalar(name: ast.TypeName) -> int | None:
+    """The type's oid; for an array the element's (only ``in`` takes arrays)."""
+    if name.typmods and len(name.typmods) > 0 and name.names[-1].sval not in ("numeric", "varchar", "bpchar"):
+        return None
+    return _TYPE_NAMES.get(name.names[-1].sval)

@@ -1,0 +1,305 @@
+"""One connection to a PostgreSQL engine: batches of protocol messages out, classified answers back.
+
+A batch may carry *injected* statements of our own (BEGIN, loads) before the client's; their answers are dropped and
+the client's pass through as the bytes that the engine sent. Several batches may be under way: answers come in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from dsql_server.interfaces import protocol as p
+
+#: A relayed answer longer than this is handed on in pieces, in bytes.
+STREAM_THRESHOLD_BYTES = 256 * 1024
+#: Prepared statements of our own that one engine connection keeps.
+STATEMENTS_MAX = 2000
+
+
+class EngineError(Exception):
+    """The engine refused a statement of our own. ``fields`` are those of its ErrorResponse."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.fields = p.error_fields(body)
+        super().__init__(f"{self.fields.get('C')}: {self.fields.get('M')}")
+
+
+class EngineGone(Exception):
+    """The engine closed the connection."""
+
+
+class Answer:
+    """What came back for one batch.
+
+    ``out`` is the client's part, without ReadyForQuery. ``error`` is the body of the first ErrorResponse, and
+    ``injected_error`` says that one of our own statements raised it. ``rows`` holds the DataRow bodies of each
+    statement where the batch asked to collect. ``status`` is the last ReadyForQuery's.
+    """
+
+    __slots__ = ("completions", "copy_in", "described", "error", "injected_error", "out", "rows", "status", "streamed", "suspended",
+                 "tags")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+        self.error: bytes | None = None
+        self.injected_error = False
+        self.rows: list[list[bytes]] = []
+        self.tags: list[bytes] = []
+        self.status = 0
+        self.copy_in = False
+        self.described = b""  #: body of the ParameterDescription, where the batch asked to collect
+        self.streamed = False
+        self.suspended = False
+        self.completions = 0
+
+
+class _Exchange:
+    __slots__ = ("answer", "collect", "completions", "on_done", "ready", "sink", "skip")
+
+    def __init__(
+        self,
+        skip: int,
+        completions: int,
+        ready: bool,
+        collect: bool,
+        on_done: Callable[[Answer], None] | None,
+        sink: Callable[[bytes], None] | None,
+    ) -> None:
+        self.skip = skip
+        self.completions = completions
+        self.ready = ready
+        self.collect = collect
+        self.on_done = on_done
+        self.sink = sink
+        self.answer = Answer()
+
+
+class EngineConnection(asyncio.Protocol):
+    """See the module. ``on_lost`` is called when the engine closes the connection by itself."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._exchanges: deque[_Exchange] = deque()
+        self._transport: Any = None
+        self.closed = False
+        self.on_lost: Callable[[], None] | None = None
+        self.on_notice: Callable[[bytes], None] | None = None
+        self._names: dict[str, bytes] = {}
+        self._unconfirmed: list[str] = []
+        self._next_name = 0
+
+    # -- asyncio.Protocol ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        waiting, self._exchanges = self._exchanges, deque()
+        for exchange in waiting:
+            if exchange.on_done is not None:
+                exchange.answer.error = _GONE_BODY
+                exchange.answer.status = 0
+                exchange.on_done(exchange.answer)
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self._tail:
+            data = self._tail + data
+        at = 0
+        size = len(data)
+        unpack = p.unpack_i32
+        while self._exchanges:
+            exchange = self._exchanges[0]
+            answer = exchange.answer
+            start = at  # of the run of messages that passes through
+            done = False
+            collect = exchange.collect
+            skip = exchange.skip
+            while size - at >= 5:
+                kind = data[at]
+                end = at + 1 + unpack(data, at + 1)[0]
+                if end > size:
+                    break
+                if kind == p.DATA_ROW:
+                    if collect:
+                        answer.rows[-1].append(data[at + 5 : end])
+                elif kind == p.COMMAND_COMPLETE:
+                    if skip:
+                        skip -= 1
+                        if not skip:
+                            start = end
+                    else:
+                        answer.tags.append(data[at + 5 : end - 1])
+                        answer.completions += 1
+                        if collect:
+                            answer.rows.append([])
+                        if answer.completions == exchange.completions and not exchange.ready:
+                            done = True
+                elif kind == p.READY_FOR_QUERY:
+                    answer.status = data[at + 5]
+                    if exchange.ready or answer.error is not None:
+                        if not skip and start < at and not collect:
+                            answer.out.append(data[start:at])
+                        at = start = end
+                        done = True
+                        break
+                elif kind == p.ERROR:
+                    if answer.error is None:
+                        answer.error = data[at + 5 : end]
+                        answer.injected_error = skip > 0
+                    if not exchange.ready:
+                        done = True
+                elif kind == p.EMPTY_QUERY or kind == p.PORTAL_SUSPENDED:
+                    answer.completions += 1
+                    answer.tags.append(b"")
+                    answer.suspended = kind == p.PORTAL_SUSPENDED
+                    if answer.completions == exchange.completions and not exchange.ready:
+                        done = True
+                elif collect and kind == p.PARAMETER_DESCRIPTION:
+                    answer.described = data[at + 5 : end]
+                elif kind == p.COPY_IN_RESPONSE and not skip:
+                    answer.copy_in = True
+                    done = True
+                at = end
+                if done:
+                    break
+            exchange.skip = skip
+            if start < at and not skip and not collect:
+                answer.out.append(data[start:at])
+            if not done:
+                if exchange.sink is not None and not skip:
+                    self._stream(exchange)
+                break
+            self._exchanges.popleft()
+            if exchange.on_done is not None:
+                self._tail = data[at:]
+                exchange.on_done(answer)
+                if at == size:
+                    return
+                data = self._tail
+                at, size = 0, len(data)
+        self._tail = data[at:] if at < size else b""
+
+    def _stream(self, exchange: _Exchange) -> None:
+        answer = exchange.answer
+        if sum(map(len, answer.out)) > STREAM_THRESHOLD_BYTES:
+            assert exchange.sink is not None
+            exchange.sink(b"".join(answer.out))
+            answer.out.clear()
+            answer.streamed = True
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def relay(
+        self,
+        batch: bytes,
+        *,
+        skip: int,
+        completions: int,
+        ready: bool,
+        on_done: Callable[[Answer], None] | None,
+        sink: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Send ``batch``. The first ``skip`` completions are dropped; the rest passes through.
+
+        Done at ReadyForQuery where ``ready``, else after ``completions`` completed statements. An error ends it too;
+        unless ``ready`` the caller then owes the engine a Sync.
+        """
+        self._exchanges.append(_Exchange(skip, completions, ready, False, on_done, sink))
+        self._transport.write(batch)
+
+    def collect(self, batch: bytes, on_done: Callable[[Answer], None], skip: int = 0) -> None:
+        """Send a batch that ends with Sync or a Query; ``rows`` of the answer gets a list for each statement."""
+        exchange = _Exchange(skip, 0, True, True, on_done, None)
+        exchange.answer.rows.append([])
+        self._exchanges.append(exchange)
+        self._transport.write(batch)
+
+    def discard(self, batch: bytes) -> None:
+        """Send a batch that ends with Sync, and drop its answer."""
+        self._exchanges.append(_Exchange(0, 0, True, False, None, None))
+        self._transport.write(batch)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the exchange that is under way (COPY data)."""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Tell the engine goodbye and close."""
+        if not self.closed and self._transport is not None:
+            self.on_lost = None
+            self._transport.write(p.message(b"X", b""))
+            self._transport.close()
+
+    # -- statements of our own -------------------------------------------------------------------------------
+
+    def statement(self, sql: str) -> tuple[bytes, bytes]:
+        """The name under which this engine connection knows ``sql``, and the Parse to send first (or nothing)."""
+        name = self._names.get(sql)
+        if name is not None:
+            return name, b""
+        if len(self._names) >= STATEMENTS_MAX:
+            # The engine keeps the old ones until the session ends; their names are never used again.
+            self._names.clear()
+        name = b"dsqlkit_%d" % self._next_name
+        self._next_name += 1
+        self._names[sql] = name
+        self._unconfirmed.append(sql)
+        return name, p.parse(name, sql.encode())
+
+    def confirm_statements(self) -> None:
+        """The batch succeeded: what it prepared is there."""
+        if self._unconfirmed:
+            self._unconfirmed.clear()
+
+    def forget_statements(self) -> None:
+        """The batch failed: its Parse messages may not have run, so their names aren't trusted any more."""
+        for sql in self._unconfirmed:
+            self._names.pop(sql, None)
+        self._unconfirmed.clear()
+
+    # -- for tasks -------------------------------------------------------------------------------------------
+
+    async def execute(self, sql: str) -> Answer:
+        """Run SQL text by the simple protocol; rows are in text format.
+
+        Raises EngineError, or EngineGone if the engine closed the connection.
+        """
+        return await self.run(p.query(sql))
+
+    async def run(self, batch: bytes) -> Answer:
+        """Send a batch that ends with Sync or a Query and wait for all of its answer."""
+        if self.closed:
+            raise EngineGone
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.collect(batch, lambda answer: None if future.done() else future.set_result(answer))
+        answer = await future
+        if answer.error is _GONE_BODY:
+            raise EngineGone
+        if answer.error is not None:
+            raise EngineError(answer.error)
+        return answer
+
+
+_GONE_BODY = b"SFATAL\x00VFATAL\x00CXX000\x00Mserver unavailable\x00\x00"
+
+
+async def connect_engine(
+    socket_path: str, user: str, database: str, settings: dict[str, str] | None = None
+) -> EngineConnection:
+    """Open a connection to the engine at ``socket_path`` and wait until it is ready.
+
+    Raises EngineError with the engine's refusal.
+    """
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_unix_connection(EngineConnection, socket_path)
+    values = {"user": user, "database": database, "client_encoding": "UTF8", **(settings or {})}
+    body = p.pack_i32(196608) + b"".join(k.encode() + b"\0" + v.encode() + b"\0" for k, v in values.items()) + b"\0"
+    await connection.run(p.pack_i32(len(body) + 4) + body)
+    return connection

@@ -1,0 +1,50 @@
+"""Errors that a query processor answers a statement with."""
+
+from __future__ import annotations
+
+from dsql_server.interfaces import protocol as p
+
+
+class SqlError(Exception):
+    """An error with PostgreSQL's fields, ready to be sent. ``body`` is the body of an ErrorResponse as it came."""
+
+    def __init__(
+        self, sqlstate: str, message: str, *, detail: str | None = None, hint: str | None = None,
+        position: int | None = None, severity: str = "ERROR",
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.response = p.error_response(
+            sqlstate, message, detail=detail, hint=hint, position=position, severity=severity
+        )
+
+
+class EngineRefusal(SqlError):
+    """An error that the engine raised; ``context`` of the machinery's own statements is left out."""
+
+    def __init__(self, body: bytes, hide_context: bool = False) -> None:
+        fields = p.error_fields(body)
+        super().__init__(fields.get("C", "XX000"), fields.get("M", "unknown error"))
+        if hide_context:
+            kept = [f for f in body.split(b"\x00") if f and f[:1] not in (b"W", b"p", b"q")]
+            body = b"\x00".join(kept) + b"\x00\x00"
+        self.response = p.message(b"E", body)
+
+
+def data_conflict() -> SqlError:
+    """Another transaction committed a conflicting change first."""
+    return SqlError("40001", "change conflicts with another transaction (OC000)")
+
+
+def schema_conflict() -> SqlError:
+    """The catalog moved on."""
+    return SqlError("40001", "schema has been updated by another transaction (OC001)")
+
+
+def aborted_block() -> SqlError:
+    return SqlError("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+
+
+def server_unavailable() -> SqlError:
+    """Transient: the whole transaction may be retried."""
+    return SqlError("XX000", "server unavailable")

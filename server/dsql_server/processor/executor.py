@@ -1,0 +1,398 @@
+"""A query processor at work: one transaction at a time on one leased engine database.
+
+``begin`` → ``execute`` … → ``commit`` or ``rollback``. What is awaited here is resumed by the session's driver
+(:class:`dsql_server.frontend.driver.Driver`), directly out of the callback that brings the answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from dsql_server.catalog.changes import Catalog
+from dsql_server.catalog.state import Table
+from dsql_server.encoding.parameters import NotUnderstood, OutOfRange
+from dsql_server.encoding.keys import NOT_NULL, prefix
+from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.commit_path import CommitPath
+from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Committed, Conflict, ConflictKind, LockMode
+from dsql_server.processor.access import Bound, Row
+from dsql_server.processor.engine_connection import Answer, EngineConnection
+from dsql_server.processor.errors import EngineRefusal, SqlError, data_conflict, schema_conflict, server_unavailable
+from dsql_server.processor.plan import InsertKeys, LoadPlan
+from dsql_server.processor.pool import QueryProcessor
+from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
+from dsql_server.processor.workspace import (
+    TRANSACTION_AGE_MAX_S,
+    DuplicateInSnapshot,
+    LimitExceeded,
+    TableWork,
+    Workspace,
+    extraction_sql,
+    full_row,
+    has_null,
+    load_messages,
+    unique_holders,
+)
+
+#: Dead rows in a processor's tables after which they are vacuumed, between transactions.
+VACUUM_AFTER_ROWS = 400
+
+
+class _Wait:
+    """Awaited where the answer comes by a callback that resumes the driver."""
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield self)
+
+
+WAIT = _Wait()
+
+
+class Executor:
+    """See the module. ``resume`` continues the session's coroutine with a value."""
+
+    def __init__(
+        self,
+        processor: QueryProcessor,
+        commit_path: CommitPath,
+        catalog: Catalog,
+        resume: Callable[[Any], None],
+        sink: Callable[[bytes], None],
+    ) -> None:
+        assert processor.connection is not None
+        self.processor = processor
+        self.connection: EngineConnection = processor.connection
+        self._path = commit_path
+        self._storage = commit_path.storage
+        self._catalog = catalog
+        self._resume = resume
+        self._sink = sink
+        self.workspace: Workspace | None = None
+        self.engine_open = False  #: BEGIN has been sent to the engine
+        self._own_names = itertools.count()
+        self._loaded_rows = 0
+        switch = processor.role != ADMIN_ROLE
+        self._role_on, self._role_off = (
+            (self._statement(f"SET ROLE {LOADER_ROLE}"), self._statement("RESET ROLE")) if switch else (None, None)
+        )
+        self._begin = self._statement("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        self._rollback = self._statement("ROLLBACK")
+        self._savepoint = self._statement("SAVEPOINT dsqlkit_load")
+        self._release = self._statement("RELEASE dsqlkit_load")
+
+    def _statement(self, sql: str) -> bytes:
+        """Messages that run one of the machinery's statements, prepared once on this connection."""
+        name = b"dsqlkit_own_%d" % next(self._own_names)
+        # Prepared here and for good: these never fail, so their names stay trusted.
+        self.connection.discard(p.parse(name, sql.encode()) + p.SYNC)
+        return p.bind_statement(name) + p.EXECUTE_UNNAMED
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    async def relay(self, batch: bytes, *, skip: int = 0, completions: int = 1, ready: bool = False) -> Answer:
+        """Send a batch and wait for its answer; see :meth:`EngineConnection.relay`."""
+        self.connection.relay(
+            batch, skip=skip, completions=completions, ready=ready, on_done=self._resume, sink=self._sink
+        )
+        answer: Answer = await WAIT
+        if answer.error is None:
+            self.connection.confirm_statements()
+        else:
+            self.connection.forget_statements()
+            if not ready:
+                self.connection.discard(p.SYNC)
+        return answer
+
+    async def collect(self, batch: bytes) -> Answer:
+        """Send a batch of the machinery's own that ends with Sync or a Query, and wait for its rows."""
+        self.connection.collect(batch, self._resume)
+        answer: Answer = await WAIT
+        if answer.error is None:
+            self.connection.confirm_statements()
+        else:
+            self.connection.forget_statements()
+        return answer
+
+    # -- a transaction ---------------------------------------------------------------------------------------
+
+    def begin(self) -> Workspace:
+        """Take T_start. The engine's own BEGIN travels with the first statement."""
+        self.workspace = Workspace(self._path.begin(), self._catalog.state)
+        return self.workspace
+
+    def check_current(self) -> None:
+        """Raises SqlError if the transaction is too old, or the catalog moved on under it."""
+        workspace = self.workspace
+        assert workspace is not None
+        if workspace.catalog.version != self._catalog.version:
+            raise schema_conflict()
+        age = time.monotonic() - workspace.began_at
+        if age > TRANSACTION_AGE_MAX_S:
+            raise SqlError(
+                "54000",
+                f"transaction age limit of {TRANSACTION_AGE_MAX_S}s exceeded",
+                detail=f"Current transaction age {int(age)}s exceeds {TRANSACTION_AGE_MAX_S}s",
+            )
+
+    def opening(self, parts: list[bytes]) -> int:
+        """Add the engine's BEGIN if it is due; returns the completions that it adds."""
+        if self.engine_open:
+            return 0
+        self.engine_open = True
+        parts.append(self._begin)
+        return 1
+
+    def loading(self, plan: LoadPlan, bound: Bound, parts: list[bytes], keep_apart: bool) -> int:
+        """Add what loads the rows that ``plan`` needs; returns the completions that it adds.
+
+        ``keep_apart``: in a subtransaction, so that loaded rows can be told from the transaction's own.
+        """
+        workspace = self.workspace
+        assert workspace is not None
+        if workspace.tables:
+            bound.dirty = workspace.dirty_tables()
+        groups = plan.rows(bound, self._storage, workspace.t_start)
+        if plan.has_conflict_clause and plan.insert is not None and not plan.conflict_unknown:
+            groups.append((plan.insert.table, self._holders(plan.insert, bound)))
+        data, count = workspace.load(self.connection, groups)
+        if not count:
+            return 0
+        self._loaded_rows += count
+        return self._guarded(data, count, parts, keep_apart)
+
+    def _guarded(self, data: bytes, count: int, parts: list[bytes], keep_apart: bool) -> int:
+        if self._role_on is not None:
+            assert self._role_off is not None
+            data = self._role_on + data + self._role_off
+            count += 2
+        if keep_apart:
+            data = self._savepoint + data + self._release
+            count += 2
+        parts.append(data)
+        return count
+
+    def _holders(self, insert: InsertKeys, bound: Bound) -> list[Row]:
+        """Stored rows that already hold a key which the INSERT is about to write."""
+        assert self.workspace is not None
+        t = self.workspace.t_start
+        rows: list[Row] = []
+        for index, getters in insert.keys:
+            key = _key(prefix(index.relation_id), getters, bound)
+            if key is None:
+                continue
+            if index.primary:
+                value = self._storage.get(key, t)
+                if value is not None:
+                    rows.append((key, value))
+            else:
+                encoder = next(e for i, e in insert.table.plain_indexes if i is index)
+                rows += unique_holders(insert.table, key, encoder, self._storage, t)
+        return rows
+
+    # -- after a statement that may write --------------------------------------------------------------------
+
+    def note_statement(self, plan: LoadPlan, lock_mode: LockMode | None) -> None:
+        """Remember what the statement may write or lock, before its outcome is known."""
+        workspace = self.workspace
+        assert workspace is not None
+        for table in plan.written:
+            work = workspace.work(table)
+            work.written = True
+            work.may_lose_rows = work.may_lose_rows or plan.deletes_or_updates
+        for table in plan.side_effects:
+            work = workspace.work(table)
+            work.written = work.may_lose_rows = True
+        for table in plan.key_shared:
+            workspace.work(table).locked = True
+        if lock_mode is not None:
+            for scan in plan.scans:
+                work = workspace.work(scan.table)
+                work.locked = True
+                work.lock_mode = max(work.lock_mode, lock_mode)
+
+    async def after_write(self, plan: LoadPlan, bound: Bound, tag: bytes) -> None:
+        """Count the changed rows and look for keys that were taken before the transaction began.
+
+        Raises SqlError with what the statement would have answered had those rows been in the engine.
+        """
+        workspace = self.workspace
+        assert workspace is not None
+        try:
+            workspace.count_rows(int(tag.rpartition(b" ")[2]) if tag[-1:].isdigit() else 0)
+            if plan.insert is not None and plan.single_insert_only and plan.insert.complete:
+                try:
+                    self._verify_known(plan.insert, bound)
+                    return
+                except (NotUnderstood, OutOfRange):
+                    pass
+            if plan.verify_keys:
+                for table in plan.written:
+                    await self._verify_written(workspace.work(table))
+        except LimitExceeded as limit:
+            raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
+        except DuplicateInSnapshot as duplicate:
+            raise await self._duplicate_error(duplicate) from None
+
+    def _verify_known(self, insert: InsertKeys, bound: Bound) -> None:
+        """One row whose unique keys are known from the parameters: look each up while nothing else waits."""
+        assert self.workspace is not None
+        work = self.workspace.work(insert.table)
+        t = self.workspace.t_start
+        for index, getters in insert.keys:
+            key = _key(prefix(index.relation_id), getters, bound)
+            if key is None or key in work.verified:
+                continue
+            if index.primary:
+                if key not in work.loaded:
+                    value = self._storage.get(key, t)
+                    if value is not None:
+                        raise DuplicateInSnapshot(insert.table, [(key, value)])
+            else:
+                encoder = next(e for i, e in insert.table.plain_indexes if i is index)
+                self._refuse_strangers(work, unique_holders(insert.table, key, encoder, self._storage, t))
+            work.verified.add(key)
+
+    def _refuse_strangers(self, work: TableWork, holders: list[Row]) -> None:
+        strangers = [row for row in holders if row[0] not in work.loaded]
+        if strangers:
+            raise DuplicateInSnapshot(work.table, strangers)
+
+    async def _verify_written(self, work: TableWork) -> None:
+        """Ask the engine for the rows written so far and look up the keys that weren't yet."""
+        assert self.workspace is not None
+        table, t = work.table, self.workspace.t_start
+        if not any(i is not None and i.unique for i in (table.primary_key, *table.indexes)):
+            return
+        name, parse = self.connection.statement(extraction_sql(table, everything=False))
+        batch = parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED
+        if self._role_on is not None:
+            assert self._role_off is not None
+            answer = await self.collect(self._role_on + batch + self._role_off + p.SYNC)
+            rows = answer.rows[1] if len(answer.rows) > 1 else []
+        else:
+            answer = await self.collect(batch + p.SYNC)
+            rows = answer.rows[0] if answer.rows else []
+        if answer.error is not None:
+            raise EngineRefusal(answer.error, hide_context=True)
+        head = p.pack_i16(table.arity)
+        encoder = table.key_encoder
+        for row in rows:
+            if not row[6]:
+                continue
+            image = head + row[12:]
+            if encoder is not None:
+                key = encoder.from_row(image)
+                if key not in work.loaded and key not in work.verified:
+                    value = self._storage.get(key, t)
+                    if value is not None:
+                        raise DuplicateInSnapshot(table, [(key, value)])
+                    work.verified.add(key)
+            for index, entry_encoder in table.plain_indexes:
+                if not index.unique or (has_null(index, image) and not index.nulls_not_distinct):
+                    continue
+                entry = entry_encoder.from_row(image)
+                if entry not in work.verified:
+                    self._refuse_strangers(work, unique_holders(table, entry, entry_encoder, self._storage, t))
+                    work.verified.add(entry)
+
+    async def _duplicate_error(self, duplicate: DuplicateInSnapshot) -> SqlError:
+        """Load the row that holds the key: the engine then says exactly what it would have said."""
+        parts: list[bytes] = []
+        values = [full_row(duplicate.table, value) for _, value in duplicate.rows]
+        data, count = load_messages(self.connection, duplicate.table, values)
+        self._guarded(data, count, parts, keep_apart=False)
+        answer = await self.collect(b"".join(parts) + p.SYNC)
+        if answer.error is None:
+            return data_conflict()
+        return EngineRefusal(answer.error, hide_context=True)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    async def commit(self) -> None:
+        """Commit what the workspace holds. The engine is rolled back in any case.
+
+        Raises SqlError: OC000, OC001, a limit, a duplicate key; nothing is committed then.
+        """
+        workspace = self.workspace
+        assert workspace is not None
+        if not workspace.wrote or not self.engine_open:
+            self.rollback()
+            return
+        self.check_current()
+        data, works = workspace.extraction(self.connection)
+        role = self._role_on or b""
+        answer = await self.collect(role + data + self._rollback + p.SYNC)
+        self.engine_open = False
+        if answer.error is not None:
+            self.connection.discard(self._rollback + p.SYNC)
+            raise EngineRefusal(answer.error, hide_context=True)
+        rows = answer.rows[1:] if role else answer.rows
+        self._finish()
+        try:
+            request = workspace.commit_request(works, rows, self._storage)
+        except LimitExceeded as limit:
+            raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
+        except DuplicateInSnapshot as duplicate:
+            raise _duplicate_at_commit(duplicate) from None
+        if request.claims or request.mutations:
+            await self.submit(request)
+
+    async def submit(self, request: CommitRequest) -> Committed:
+        """Send a request down the commit path and wait until it is decided. Raises SqlError unless committed."""
+        outcomes: list[CommitOutcome] = []
+        waiting = False
+
+        def on_outcome(outcome: CommitOutcome) -> None:
+            outcomes.append(outcome)
+            if waiting:
+                self._resume(None)
+
+        self._path.commit(request, on_outcome)
+        if not outcomes:
+            waiting = True
+            await WAIT
+        outcome = outcomes[0]
+        if isinstance(outcome, Committed):
+            return outcome
+        if isinstance(outcome, Conflict):
+            raise schema_conflict() if outcome.kind == ConflictKind.SCHEMA else data_conflict()
+        raise server_unavailable()
+
+    def rollback(self) -> None:
+        """Drop the workspace. The engine's rollback runs behind the client's answer."""
+        if self.engine_open:
+            self.engine_open = False
+            self.connection.discard(self._rollback + p.SYNC)
+        self._finish()
+
+    def _finish(self) -> None:
+        workspace, self.workspace = self.workspace, None
+        if workspace is None or not self._loaded_rows and not workspace.tables:
+            return
+        dead = self.processor.dead_rows
+        for work in workspace.tables.values():
+            name = work.table.qualified_name
+            dead[name] = dead.get(name, 0) + len(work.loaded) + 1
+        if sum(dead.values()) > VACUUM_AFTER_ROWS:
+            self.connection.discard(p.query("VACUUM (TRUNCATE off, SKIP_LOCKED) " + ", ".join(dead)))
+            dead.clear()
+            self._loaded_rows = 0
+
+
+def _key(start: bytes, getters: list[Any], bound: Bound) -> bytes | None:
+    key = start
+    for getter in getters:
+        value = getter(bound)
+        if value is None:
+            return None
+        key += NOT_NULL + value
+    return key
+
+
+def _duplicate_at_commit(duplicate: DuplicateInSnapshot) -> SqlError:
+    table: Table = duplicate.table
+    constraint = table.primary_key.name if table.primary_key is not None else table.name
+    return SqlError("23505", f'duplicate key value violates unique constraint "{constraint}"')

@@ -1,0 +1,203 @@
+"""Query processors: a warm pool of engine databases, each leased to one session at a time.
+
+A database each means that two transactions never meet on a row lock or on a unique index entry: nobody waits.
+Databases hold no committed rows, only the catalog, so they are cloned from a template and thrown away at will.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+
+from dsql_server.catalog.changes import Catalog, CatalogChange
+from dsql_server.processor.engine_connection import EngineConnection, EngineError, connect_engine
+from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE
+from dsql_server.catalog.state import quote_identifier
+
+TEMPLATE_DATABASE = "template1"
+#: Databases kept ready beyond those leased.
+SPARE_DATABASES = 2
+#: Catalog changes after which the template is brought up to date, so that new databases need little replay.
+TEMPLATE_LAG_MAX_CHANGES = 16
+
+_REPLAY_SETTINGS = "SET allow_system_table_mods = on; SET check_function_bodies = off; SET client_min_messages = error; "
+
+
+class QueryProcessor:
+    """An engine database at some catalog version, with the session's connection to it."""
+
+    def __init__(self, database: str, version: int, socket_path: str) -> None:
+        self.database = database
+        self.version = version
+        self.socket_path = socket_path
+        self.connection: EngineConnection | None = None
+        self.role = ADMIN_ROLE
+        #: Rows loaded into local tables since they were last vacuumed, by qualified table name.
+        self.dead_rows: dict[str, int] = {}
+
+    async def open(self, role: str, settings: dict[str, str]) -> None:
+        """Connect as ``role``. Raises EngineError with the engine's refusal."""
+        self.role = role
+        self.connection = await connect_engine(self.socket_path, role, self.database, settings)
+
+    async def replay(self, changes: list[CatalogChange]) -> None:
+        """Bring the database's catalog forward. The session must not be in a transaction."""
+        if changes:
+            await replay_changes(self.socket_path, self.database, changes)
+            self.version = changes[-1].version
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+async def replay_changes(
+    socket_path: str, database: str, changes: list[CatalogChange], *, with_shared: bool = False
+) -> None:
+    """Run the statements of ``changes`` in ``database``, each as the role and under the search path of its author."""
+    pending = [c for c in changes if with_shared or not c.shared]
+    if not pending:
+        return
+    connection = await connect_engine(socket_path, ENGINE_ROLE, database)
+    try:
+        await connection.execute(_REPLAY_SETTINGS)
+        for change in pending:
+            role = ENGINE_ROLE if change.superuser else change.role
+            await connection.execute(
+                f"BEGIN; SET LOCAL search_path = {change.search_path or DEFAULT_SEARCH_PATH}; "
+                f"SET LOCAL ROLE {quote_identifier(role)}"
+            )
+            await connection.execute(change.sql)
+            await connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+DEFAULT_SEARCH_PATH = '"$user", public'
+
+
+class ProcessorPool:
+    """Leases query processors. All methods run on the event loop."""
+
+    def __init__(self, socket_path: str, catalog: Catalog) -> None:
+        self.socket_path = socket_path
+        self._catalog = catalog
+        self._spare: deque[QueryProcessor] = deque()
+        self._template_version = 0
+        self._next_number = 0
+        self._admin: EngineConnection | None = None
+        self._admin_lock = asyncio.Lock()
+        self._refill: asyncio.Task[None] | None = None
+        self._closed = False
+        self.leased = 0
+        self.created = 0
+
+    async def open(self) -> None:
+        """Bring the template up to the catalog's version and provision the first databases."""
+        self._admin = await connect_engine(self.socket_path, ENGINE_ROLE, "postgres")
+        await self._update_template(with_shared=True)
+        await self._provision(1)
+        self._schedule_refill()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refill
+        if self._admin is not None:
+            self._admin.close()
+
+    async def lease(self, role: str, settings: dict[str, str]) -> QueryProcessor:
+        """A query processor with a connection as ``role``, its catalog at the current version.
+
+        Raises EngineError if the engine refuses the role.
+        """
+        if not self._spare:
+            await self._provision(1)
+        processor = self._spare.popleft()
+        self._schedule_refill()
+        try:
+            if processor.version < self._catalog.version:
+                await processor.replay(self._catalog.since(processor.version))
+            await processor.open(role, settings)
+        except EngineError:
+            self._spare.append(processor)
+            raise
+        self.leased += 1
+        return processor
+
+    def give_back(self, processor: QueryProcessor) -> None:
+        """Take a processor back. Its connection closes; the database is cleaned and used again."""
+        self.leased -= 1
+        processor.close()
+        if self._closed:
+            return
+        if processor.dead_rows or len(self._spare) >= 4 * SPARE_DATABASES:
+            task = asyncio.get_running_loop().create_task(self._clean(processor))
+            self._cleaning.add(task)
+            task.add_done_callback(self._cleaning.discard)
+        else:
+            self._spare.append(processor)
+
+    _cleaning: set[asyncio.Task[None]] = set()
+
+    async def _clean(self, processor: QueryProcessor) -> None:
+        try:
+            if len(self._spare) >= 4 * SPARE_DATABASES:
+                await self._admin_execute(f"DROP DATABASE {processor.database} WITH (FORCE)")
+                return
+            connection = await connect_engine(self.socket_path, ENGINE_ROLE, processor.database)
+            try:
+                await connection.execute("VACUUM " + ", ".join(processor.dead_rows))
+            finally:
+                connection.close()
+            processor.dead_rows.clear()
+            self._spare.append(processor)
+        except (EngineError, OSError):
+            # A table is gone by now, or the engine is stopping: the database is disposable.
+            with contextlib.suppress(Exception):
+                await self._admin_execute(f"DROP DATABASE {processor.database} WITH (FORCE)")
+
+    async def provision_processor(self) -> QueryProcessor:
+        """A processor outside the pool, for the machinery itself."""
+        if not self._spare:
+            await self._provision(1)
+        return self._spare.popleft()
+
+    # -- provisioning ----------------------------------------------------------------------------------------
+
+    def _schedule_refill(self) -> None:
+        if not self._closed and len(self._spare) < SPARE_DATABASES and (self._refill is None or self._refill.done()):
+            self._refill = asyncio.get_running_loop().create_task(self._refill_spares())
+
+    async def _refill_spares(self) -> None:
+        while len(self._spare) < SPARE_DATABASES and not self._closed:
+            if self._catalog.version - self._template_version > TEMPLATE_LAG_MAX_CHANGES:
+                await self._update_template()
+            await self._provision(1)
+
+    async def _update_template(self, with_shared: bool = False) -> None:
+        async with self._admin_lock:
+            changes = self._catalog.since(self._template_version)
+            await replay_changes(self.socket_path, TEMPLATE_DATABASE, changes, with_shared=with_shared)
+            if changes:
+                self._template_version = changes[-1].version
+
+    async def _provision(self, count: int) -> None:
+        for _ in range(count):
+            number, self._next_number = self._next_number, self._next_number + 1
+            database = f"dsql_qp_{number}"
+            async with self._admin_lock:
+                version = self._template_version
+                assert self._admin is not None
+                await self._admin.execute(f"CREATE DATABASE {database} TEMPLATE {TEMPLATE_DATABASE} STRATEGY file_copy OWNER dsql_loader")
+            self.created += 1
+            self._spare.append(QueryProcessor(database, version, self.socket_path))
+
+    async def _admin_execute(self, sql: str) -> None:
+        async with self._admin_lock:
+            assert self._admin is not None
+            await self._admin.execute(sql)

@@ -1,0 +1,397 @@
+"""The private workspace of one transaction: what was loaded into the engine, what the transaction wrote and locked.
+
+Loads run inside a subtransaction, so that loaded rows carry another ``xmin`` than the transaction's own. At COMMIT the
+rows that carry the transaction's own are its inserts and updates, loaded keys that are gone are its deletes, and
+loaded rows whose ``xmax`` is its own are those it locked. No trigger, nothing to see in the user's catalog.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from struct import Struct
+
+from dsql_server.catalog.state import CatalogState, Index, Table
+from dsql_server.encoding.keys import KeyEncoder, prefix, prefix_end
+from dsql_server.encoding.rows import field_count, fields, join
+from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
+from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation, Timestamp
+from dsql_server.processor.access import Row
+from dsql_server.processor.engine_connection import EngineConnection
+
+#: More rows than this are loaded by COPY, fewer by a prepared INSERT each.
+INSERT_LOAD_MAX_ROWS = 8
+#: Rows a transaction may insert, update and delete (Aurora DSQL's limit).
+TRANSACTION_ROWS_MAX = 3000
+#: Write set and index entries of a transaction (Aurora DSQL's limit), in bytes.
+TRANSACTION_SIZE_MAX_BYTES = 10 * 1024 * 1024
+#: Oldest age of a transaction (Aurora DSQL's limit), in seconds.
+TRANSACTION_AGE_MAX_S = 300
+
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_COPY_TRAILER = b"\xff\xff"
+_COPY_CHUNK_BYTES = 1 << 20
+_pack_count = Struct("!h").pack
+_OWN_ROW = "pg_catalog.pg_current_xact_id_if_assigned()::xid"
+#: Offset of the image in an answer row: field count, then two booleans with their lengths.
+_IMAGE_AT = 2 + 5 + 5
+_HIDDEN_KEY_BYTES = 16
+
+
+class LimitExceeded(Exception):
+    """The transaction is larger than Aurora DSQL allows."""
+
+    def __init__(self, message: str, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = "54000"
+        self.message = message
+        self.detail = detail
+
+
+class DuplicateInSnapshot(Exception):
+    """A key that the transaction wrote was taken already when it began. ``rows`` are the rows that hold it."""
+
+    def __init__(self, table: Table, rows: list[Row]) -> None:
+        self.table = table
+        self.rows = rows
+
+
+class TableWork:
+    """One table's part of the workspace."""
+
+    __slots__ = ("loaded", "lock_mode", "locked", "may_lose_rows", "table", "verified", "whole", "written")
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.loaded: dict[bytes, bytes] = {}
+        self.written = False
+        self.locked = False
+        self.may_lose_rows = False  #: a DELETE or a key update ran
+        self.lock_mode = LockMode.KEY_SHARE
+        self.verified: set[bytes] = set()  #: new keys known to be free in the snapshot
+        self.whole = False
+
+
+class Workspace:
+    """See the module. One per transaction; the session owns it and the engine transaction behind it."""
+
+    __slots__ = ("began_at", "catalog", "row_count", "t_start", "tables", "transaction_id")
+
+    def __init__(self, t_start: Timestamp, catalog: CatalogState) -> None:
+        self.transaction_id = os.urandom(16)
+        self.t_start = t_start
+        self.catalog = catalog
+        self.tables: dict[int, TableWork] = {}
+        self.row_count = 0
+        self.began_at = time.monotonic()
+
+    @property
+    def wrote(self) -> bool:
+        """Whether COMMIT has anything to look for."""
+        return any(w.written or w.locked for w in self.tables.values())
+
+    def work(self, table: Table) -> TableWork:
+        work = self.tables.get(table.relation_id)
+        if work is None:
+            work = self.tables[table.relation_id] = TableWork(table)
+        return work
+
+    def dirty_tables(self) -> set[int]:
+        """Tables that may hold rows which storage doesn't have."""
+        return {k for k, w in self.tables.items() if w.written}
+
+    def count_rows(self, changed: int) -> None:
+        """Count changed rows. Raises LimitExceeded at the statement that crosses the limit."""
+        self.row_count += changed
+        if self.row_count > TRANSACTION_ROWS_MAX:
+            raise LimitExceeded("transaction row limit exceeded")
+
+    # -- loading ---------------------------------------------------------------------------------------------
+
+    def load(self, connection: EngineConnection, groups: Sequence[tuple[Table, list[Row]]]) -> tuple[bytes, int]:
+        """Messages that load what isn't loaded yet, and how many completions they answer with."""
+        parts: list[bytes] = []
+        completions = 0
+        for table, rows in groups:
+            loaded = self.work(table).loaded
+            fresh = [row for row in rows if row[0] not in loaded]
+            if fresh:
+                loaded.update(fresh)
+                if len(fresh) != len({k for k, _ in fresh}):
+                    fresh = list(dict(fresh).items())
+                data, count = load_messages(connection, table, [value for _, value in fresh])
+                parts.append(data)
+                completions += count
+        return b"".join(parts), completions
+
+    # -- the write set ---------------------------------------------------------------------------------------
+
+    def extraction(self, connection: EngineConnection) -> tuple[bytes, list[TableWork]]:
+        """Messages that read the changed and locked rows, and the tables that the answers belong to, in order."""
+        parts = []
+        works = [w for w in self.tables.values() if w.written or w.locked]
+        for work in works:
+            name, parse = connection.statement(extraction_sql(work.table, everything=work.may_lose_rows))
+            parts.append(parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED)
+        return b"".join(parts), works
+
+    def commit_request(self, works: list[TableWork], answers: list[list[bytes]], storage: StorageReader) -> CommitRequest:
+        """The commit request from the answers to :meth:`extraction`.
+
+        Raises DuplicateInSnapshot if a new key was taken before the transaction began, and LimitExceeded.
+        """
+        claims: list[Claim] = []
+        mutations: list[Mutation] = []
+        changed = 0
+        for work, rows in zip(works, answers, strict=False):
+            changed += _TableDelta(self, work, claims, mutations).collect(rows, storage)
+        if changed > TRANSACTION_ROWS_MAX:
+            raise LimitExceeded("transaction row limit exceeded")
+        size = 0
+        for key, value in mutations:
+            size += len(key) + (len(value) if value is not None else 0)
+        if size > TRANSACTION_SIZE_MAX_BYTES:
+            megabytes = -(-size // (1024 * 1024))
+            raise LimitExceeded(
+                "transaction size limit 10mb exceeded", f"Current transaction size {megabytes}mb > 10mb"
+            )
+        return CommitRequest(
+            self.transaction_id, self.t_start, self.catalog.version, tuple(claims), tuple(mutations), None
+        )
+
+
+def load_messages(connection: EngineConnection, table: Table, values: list[bytes]) -> tuple[bytes, int]:
+    """Messages that put stored rows into the engine's table, and how many completions they answer with."""
+    if not (table.passes_through and all(field_count(v) == table.arity for v in values)):
+        values = [loadable_row(table, v) for v in values]
+    if len(values) <= INSERT_LOAD_MAX_ROWS and table.loadable:
+        name, parse = connection.statement(_insert_sql(table))
+        head = b"\x00" + name + b"\x00\x00\x01\x00\x01"
+        pack = p.pack_i32
+        size = len(head) + 6
+        binds = [
+            b"B" + pack(size + len(v)) + head + v + b"\x00\x00" + p.EXECUTE_UNNAMED for v in values
+        ]
+        data, count = parse + b"".join(binds), len(values)
+    else:
+        name, parse = connection.statement(f"COPY {table.qualified_name} ({table.column_list}) FROM STDIN (FORMAT binary)")
+        data = parse + p.bind_statement(name) + p.EXECUTE_UNNAMED + _copy_data(values) + p.COPY_DONE_MESSAGE
+        count = 1
+    if table.foreign_keys:
+        # Loaded rows met their foreign keys when they were committed; the engine's check must not look for parents.
+        on, parse_on = connection.statement("SET LOCAL session_replication_role = replica")
+        off, parse_off = connection.statement("SET LOCAL session_replication_role = origin")
+        data = (
+            parse_on + p.bind_statement(on) + p.EXECUTE_UNNAMED + data
+            + parse_off + p.bind_statement(off) + p.EXECUTE_UNNAMED
+        )  # fmt: skip
+        count += 2
+    return data, count
+
+
+def loadable_row(table: Table, value: bytes) -> bytes:
+    """A stored row as a load takes it: columns added since it was written are NULL, dropped and generated ones left out."""
+    row = fields(value)
+    row += [None] * (table.arity - len(row))
+    return join([row[i] for i in table.loadable])
+
+
+def full_row(table: Table, value: bytes) -> bytes:
+    """A stored row with all of today's columns."""
+    if field_count(value) >= table.arity:
+        return value
+    row = fields(value)
+    return join(row + [None] * (table.arity - len(row)))
+
+
+def _insert_sql(table: Table) -> str:
+    places = ", ".join(f"${i + 1}" for i in range(len(table.loadable)))
+    return f"INSERT INTO {table.qualified_name} ({table.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
+
+
+def _copy_data(values: list[bytes]) -> bytes:
+    chunks, current, size = [], [_COPY_HEADER], 0
+    for value in values:
+        current.append(value)
+        size += len(value)
+        if size > _COPY_CHUNK_BYTES:
+            chunks.append(p.message(b"d", b"".join(current)))
+            current, size = [], 0
+    current.append(_COPY_TRAILER)
+    chunks.append(p.message(b"d", b"".join(current)))
+    return b"".join(chunks)
+
+
+def extraction_sql(table: Table, everything: bool) -> str:
+    """The query for a table's own and locked rows; with ``everything`` also the loaded ones that are left."""
+    where = "" if everything else f" WHERE xmin = {_OWN_ROW} OR xmax = {_OWN_ROW}"
+    separator = ", " if table.image_list else ""
+    return (
+        f"SELECT coalesce(xmin = {_OWN_ROW}, false), coalesce(xmax = {_OWN_ROW}, false){separator}{table.image_list} "
+        f"FROM ONLY {table.qualified_name}{where}"
+    )
+
+
+class _TableDelta:
+    """Turns one table's rows at COMMIT into claims and mutations."""
+
+    def __init__(
+        self, workspace: Workspace, work: TableWork, claims: list[Claim], mutations: list[Mutation]
+    ) -> None:
+        self._workspace = workspace
+        self._work = work
+        self._table = work.table
+        self._claims = claims
+        self._mutations = mutations
+
+    def collect(self, rows: list[bytes], storage: StorageReader) -> int:
+        """Adds to claims and mutations; returns the number of changed rows."""
+        own: list[bytes] = []
+        locked: list[bytes] = []
+        left: list[bytes] = []
+        arity = _pack_count(self._table.arity)
+        for row in rows:
+            image = arity + row[_IMAGE_AT:]
+            if row[6]:
+                own.append(image)
+            else:
+                left.append(image)
+                if row[11]:
+                    locked.append(image)
+        encoder = self._table.key_encoder
+        if encoder is None:
+            return self._collect_without_key(own, left, locked)
+        return self._collect_keyed(encoder, own, left, locked, storage)
+
+    def _collect_keyed(
+        self, encoder: KeyEncoder, own: list[bytes], left: list[bytes], locked: list[bytes], storage: StorageReader
+    ) -> int:
+        work, claims, mutations = self._work, self._claims, self._mutations
+        loaded = work.loaded
+        key_of = encoder.from_row
+        written = {}
+        for image in own:
+            key = key_of(image)
+            written[key] = image
+            before = loaded.get(key)
+            if before is None:
+                self._check_free(key, storage)
+                claims.append(Claim(key, LockMode.UPDATE))
+            else:
+                same = self._same_keys(before, image)
+                claims.append(Claim(key, LockMode.NO_KEY_UPDATE if same else LockMode.UPDATE))
+            mutations.append(Mutation(key, image))
+            self._index_entries(key, before, image, storage)
+        changed = len(own)
+        if work.may_lose_rows:
+            remaining = {key_of(image) for image in left}
+            for key, before in loaded.items():
+                if key not in remaining and key not in written:
+                    claims.append(Claim(key, LockMode.UPDATE))
+                    mutations.append(Mutation(key, None))
+                    self._index_entries(key, before, None, storage)
+                    changed += 1
+        for image in locked:
+            claims.append(Claim(key_of(image), work.lock_mode))
+        return changed
+
+    def _collect_without_key(self, own: list[bytes], left: list[bytes], locked: list[bytes]) -> int:
+        """Rows with a hidden key: equal rows are interchangeable, so they are matched by content."""
+        loaded = self._work.loaded
+        keys: dict[bytes, list[bytes]] = {}
+        for key, value in loaded.items():
+            keys.setdefault(full_row(self._table, value), []).append(key)
+        for image in own:
+            key = prefix(self._table.relation_id) + os.urandom(_HIDDEN_KEY_BYTES)
+            self._claims.append(Claim(key, LockMode.UPDATE))
+            self._mutations.append(Mutation(key, image))
+            self._plain_entries(key, None, image)
+        if self._work.may_lose_rows:
+            gone = Counter({content: len(found) for content, found in keys.items()})
+            gone.subtract(left)
+            for content, count in gone.items():
+                for key in keys.get(content, [])[: max(count, 0)]:
+                    self._claims.append(Claim(key, LockMode.UPDATE))
+                    self._mutations.append(Mutation(key, None))
+                    self._plain_entries(key, content, None)
+        for image in locked:
+            for key in keys.get(image, []):
+                self._claims.append(Claim(key, self._work.lock_mode))
+        return len(own)
+
+    def _check_free(self, key: bytes, storage: StorageReader) -> None:
+        if key not in self._work.verified:
+            value = storage.get(key, self._workspace.t_start)
+            if value is not None:
+                raise DuplicateInSnapshot(self._table, [(key, value)])
+
+    def _same_keys(self, before: bytes, after: bytes) -> bool:
+        columns = self._table.key_columns
+        primary = self._table.primary_key
+        assert primary is not None
+        beyond = columns.difference(primary.columns)
+        if not beyond:
+            return True
+        old, new = fields(full_row(self._table, before)), fields(after)
+        return all(old[n - 1] == new[n - 1] for n in beyond)
+
+    def _index_entries(self, key: bytes, before: bytes | None, after: bytes | None, storage: StorageReader) -> None:
+        table = self._table
+        if before is not None:
+            before = full_row(table, before)
+        for index, encoder in table.plain_indexes:
+            old = encoder.from_row(before) if before is not None else None
+            new = encoder.from_row(after) if after is not None else None
+            if old == new:
+                continue
+            self._move_entry(key, old, new)
+            if new is not None and index.unique and (index.nulls_not_distinct or not has_null(index, after)):
+                self._claim_unique(key, new, encoder, storage)
+        for index in table.indexes:
+            if index.unique and not index.plain and after is not None:
+                # Its entries can't be told without the engine, so its writers exclude each other.
+                self._claims.append(Claim(prefix(index.relation_id), LockMode.UPDATE))
+
+    def _plain_entries(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
+        for index, encoder in self._table.plain_indexes:
+            old = encoder.from_row(before) if before is not None else None
+            new = encoder.from_row(after) if after is not None else None
+            self._move_entry(key, old, new)
+            if new is not None and index.unique and (index.nulls_not_distinct or not has_null(index, after)):
+                self._claims.append(Claim(new, LockMode.UPDATE))
+
+    def _move_entry(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        if old is not None:
+            self._mutations.append(Mutation(old + key[4:], None))
+        if new is not None:
+            self._mutations.append(Mutation(new + key[4:], key))
+
+    def _claim_unique(self, key: bytes, entry: bytes, encoder: KeyEncoder, storage: StorageReader) -> None:
+        self._claims.append(Claim(entry, LockMode.UPDATE))
+        if entry not in self._work.verified:
+            holders = unique_holders(self._table, entry, encoder, storage, self._workspace.t_start)
+            strangers = [row for row in holders if row[0] not in self._work.loaded]
+            if strangers:
+                raise DuplicateInSnapshot(self._table, strangers)
+
+
+def has_null(index: Index, image: bytes | None) -> bool:
+    """Whether a key column of ``index`` is NULL in the row."""
+    row = fields(image) if image is not None else []
+    return any(row[n - 1] is None for n in index.columns)
+
+
+def unique_holders(
+    table: Table, entry: bytes, encoder: KeyEncoder, storage: StorageReader, t: Timestamp
+) -> list[Row]:
+    """Stored rows that hold the unique key ``entry`` as of ``t``. Entries may be stale, so the rows are asked."""
+    found = storage.scan(ScanRequest(entry, prefix_end(entry), t)).rows
+    holders = []
+    for _, row_key in found:
+        value = storage.get(row_key, t)
+        if value is not None and encoder.from_row(full_row(table, value)) == entry:
+            holders.append((row_key, value))
+    return holders
