@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 from rich.console import Console
 
 from dsql_server.cli.latency import Summary, summarise
@@ -27,7 +28,9 @@ from dsql_server.testing import ClusterError, LocalCluster
 #: One created order in seven also fights for the order that all clients share.
 CONFLICT_SHARE = 0.15
 SEED_ORDERS = 200
-PROGRESS_STEPS = 10
+#: The load comes in rounds, so that the progress bar moves; in each one every client has some orders.
+ROUNDS_MAX = 10
+ROUND_ORDERS_MIN = 10  #: for each client
 
 
 class DemoFailed(Exception):
@@ -72,6 +75,8 @@ def run_demo(*, orders: int, clients: int, pg_bindir: Path | None, as_json: bool
         demo = _measure(console, orders, clients, pg_bindir)
     except (ClusterError, LoadFailed, WrongAnswer) as error:
         raise DemoFailed(str(error)) from error
+    except psycopg.Error as error:
+        raise DemoFailed(f"the cluster refused: {str(error).strip()}") from error
     if as_json:
         results().print(json.dumps(demo.as_dict(), indent=2), markup=False)
     else:
@@ -133,12 +138,11 @@ def _load(console: Console, url: str, tables: Tables, seed: Seed, orders: int, c
     with fleet, progress_bar(console) as bar:
         task = bar.add_task("Ordering pizza", total=orders)
         parts = []
-        # In a few rounds, so that the bar moves.
-        bounds = [orders * step // PROGRESS_STEPS for step in range(PROGRESS_STEPS + 1)]
+        rounds = max(1, min(ROUNDS_MAX, orders // (clients * ROUND_ORDERS_MIN)))
+        bounds = [orders * number // rounds for number in range(rounds + 1)]
         for done, target in itertools.pairwise(bounds):
-            if target > done:
-                parts.append(fleet.run(0, Round(seconds=None, orders=target - done)))
-                bar.update(task, completed=target)
+            parts.append(fleet.run(0, Round(seconds=None, orders=target - done)))
+            bar.update(task, completed=target)
     return merge(parts)._replace(seconds=sum(part.seconds for part in parts))
 
 

@@ -23,6 +23,7 @@ START_TIMEOUT_S = 60.0
 STOP_GRACE_S = 15.0
 ANSWER_TIMEOUT_S = 10.0
 TOKEN_LIFETIME_S = 900
+CONNECT_TIMEOUT_S = 15
 ERROR_TAIL_BYTES = 4096
 
 
@@ -153,7 +154,7 @@ class LocalCluster:
             credentials=(self.access_key_id, self.secret_access_key),
         )
 
-    def libpq_parameters(self, user: str = "admin") -> dict[str, str]:
+    def libpq_parameters(self, user: str = "admin") -> dict[str, Any]:
         """Connection parameters for any libpq client (psql, psycopg, psycopg2), with a fresh token as password."""
         return {
             "host": self.endpoint,
@@ -164,6 +165,8 @@ class LocalCluster:
             "sslmode": "verify-full",
             "sslrootcert": self.ca_file,
             "password": self.token(user),
+            # A test against a server that hangs shall fail, not hang with it.
+            "connect_timeout": CONNECT_TIMEOUT_S,
         }
 
     def connect(self, user: str = "admin", **parameters: Any) -> psycopg.Connection:
