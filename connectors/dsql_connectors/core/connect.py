@@ -36,6 +36,8 @@ _SIGNS: tuple[tuple[str, type[ConnectorError]], ...] = (
 def explain_connect_failure(error: BaseException, settings: Settings, errors: DriverErrors) -> ConnectorError | None:
     """The driver's ``error`` with its kind and remedy, still of the driver's class; None if there is nothing to add."""
     text = _server_text(error)
+    if isinstance(error, TimeoutError) and not text:
+        text = "connection timeout expired"
     lowered = text.lower()
     for sign, kind in _SIGNS:
         if sign in lowered:

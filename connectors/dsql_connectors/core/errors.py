@@ -107,6 +107,8 @@ class RetriesExhausted(ConnectorError):
     """Every attempt that the retry policy allows lost to a concurrent transaction; nothing was committed."""
 
     history: Sequence[AttemptFailure] = ()
+    sqlstate = SERIALIZATION_FAILURE
+    pgcode = SERIALIZATION_FAILURE  #: psycopg2's name for it
 
     @property
     def attempts(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
+from typing import Any
 
 #: DSQL's limit.
 CONNECTION_AGE_S_MAX = 3600.0
@@ -11,8 +13,19 @@ CONNECTION_AGE_S_MAX = 3600.0
 MAX_LIFETIME_S = 3300.0
 LIFETIME_JITTER = 0.1
 
-#: How often a pool looks for a live connection before it gives up: each look either succeeds or removes a dead one.
-CHECKS_MAX = 1000
+
+class PoolLease:
+    """An attempt's connection comes from a pool and goes back before the wait for the next attempt."""
+
+    reconnects = True
+
+    def __init__(self, acquire: Callable[[], Any], release: Callable[[Any], Any]) -> None:
+        self.acquire = acquire
+        self._release = release
+
+    def release(self, connection: Any) -> Any:
+        """Give it back; awaitable where the driver is asynchronous."""
+        return self._release(connection)
 
 
 def lifetime_s(max_lifetime_s: float, fraction: float) -> float:

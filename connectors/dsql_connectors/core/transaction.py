@@ -15,8 +15,11 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from dsql_connectors.core import telemetry
-from dsql_connectors.core.errors import CommitOutcomeUnknown, DriverErrors, NestedTransactionError
+from dsql_connectors.core.errors import CommitOutcomeUnknown, ConnectorError, DriverErrors, NestedTransactionError
 from dsql_connectors.core.retry import RetryLoop, conflict_sqlstate
+
+#: The server itself doesn't know what became of a COMMIT.
+STATEMENT_COMPLETION_UNKNOWN = "40003"
 
 T = TypeVar("T")
 C = TypeVar("C", bound="TransactionPort")
@@ -169,9 +172,9 @@ class Attempt(Generic[C]):
             try:
                 yield Call(lambda: connection._dsql_perform(Command.COMMIT))
             except Exception as failure:
-                if connection._dsql_lost() and conflict_sqlstate(failure) is None:
-                    raise self._outcome_unknown(failure) from failure
                 yield from self._rollback_steps(connection)
+                if _is_outcome_unknown(failure, connection._dsql_lost()):
+                    raise self._outcome_unknown(failure) from failure
                 raise
             telemetry.counters.add("commits")
         else:
@@ -191,7 +194,7 @@ class Attempt(Generic[C]):
         telemetry.emit("dsql.commit_outcome_unknown", {"db.system.name": "aurora-dsql", "dsql.attempt": self.number})
         return self._errors.translate(
             CommitOutcomeUnknown(
-                "the connection was lost during COMMIT, so the transaction may or may not have been committed "
+                "the connection was lost, or timed out, during COMMIT, so the transaction may or may not have been committed "
                 f"({str(failure).splitlines()[0] if str(failure) else type(failure).__name__}); look for its effect "
                 "before running it again, or run it through a pool and declare it idempotent=True to have it replayed"
             )
@@ -206,6 +209,14 @@ class Attempt(Generic[C]):
             raise self._nested("an attempt was not entered; write 'for attempt in …transactions(): with attempt: …'")
         again, self._again = self._again, False
         return again
+
+
+def _is_outcome_unknown(failure: Exception, lost: bool) -> bool:
+    """Whether a failed COMMIT may have committed: the server didn't answer, or not to the question."""
+    if isinstance(failure, ConnectorError) or conflict_sqlstate(failure) is not None:
+        return False
+    state = getattr(failure, "sqlstate", None) or getattr(failure, "pgcode", None)
+    return lost or state in (None, STATEMENT_COMPLETION_UNKNOWN)
 
 
 class SyncAttempt(Attempt[C]):

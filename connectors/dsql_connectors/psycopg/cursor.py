@@ -9,6 +9,7 @@ from psycopg import pq, sql
 from psycopg.rows import Row
 
 from dsql_connectors.core.retry import RetryLoop, is_occ_error
+from dsql_connectors.core.statements import is_single_statement
 from dsql_connectors.core.transaction import run, run_async, statement_steps
 from dsql_connectors.psycopg.failures import ERRORS
 
@@ -40,7 +41,7 @@ class ReplayingCursor:
         try:
             return super().execute(query, params, prepare=prepare, binary=binary)  # type: ignore[misc,no-any-return]
         except psycopg.DatabaseError as error:
-            if not alone or not is_occ_error(error) or not _is_single_statement(query, self._conn):
+            if not alone or not is_occ_error(error) or not _is_single(query, self._conn):
                 raise
             lost = error
 
@@ -68,7 +69,7 @@ class AsyncReplayingCursor:
         try:
             return await super().execute(query, params, prepare=prepare, binary=binary)  # type: ignore[misc,no-any-return]
         except psycopg.DatabaseError as error:
-            if not alone or not is_occ_error(error) or not _is_single_statement(query, self._conn):
+            if not alone or not is_occ_error(error) or not _is_single(query, self._conn):
                 raise
             lost = error
 
@@ -113,15 +114,9 @@ def _alone(connection: Any) -> bool:
     )
 
 
-def _is_single_statement(query: Query, connection: Any) -> bool:
-    """Whether ``query`` is surely one statement: of several, some may be committed when another one loses.
-
-    A semicolon within a literal counts too: then the statement is not replayed, which is always safe.
-    """
+def _is_single(query: Query, connection: Any) -> bool:
     if isinstance(query, sql.Composable):
-        text = query.as_string(connection)
-    elif isinstance(query, (str, bytes)):
-        text = query if isinstance(query, str) else query.decode("latin-1")
-    else:
-        text = "".join(query.strings)  # a template string's parts around its values
-    return ";" not in text.rstrip().removesuffix(";")
+        return is_single_statement(query.as_string(connection))
+    if isinstance(query, (str, bytes)):
+        return is_single_statement(query)
+    return is_single_statement("".join(query.strings))  # a template string's parts around its values

@@ -12,7 +12,7 @@ require_driver("psycopg_pool", "psycopg")
 
 import psycopg_pool  # noqa: E402
 
-from dsql_connectors.core.pooling import MAX_LIFETIME_S, closed_by_peer  # noqa: E402
+from dsql_connectors.core.pooling import MAX_LIFETIME_S, PoolLease, closed_by_peer  # noqa: E402
 from dsql_connectors.core.retry import RetryLoop, RetryPolicy, policy_of  # noqa: E402
 from dsql_connectors.core.transaction import (  # noqa: E402
     AsyncAttempt,
@@ -27,19 +27,6 @@ from dsql_connectors.psycopg.connection import AsyncConnection, Connection  # no
 from dsql_connectors.psycopg.failures import ERRORS  # noqa: E402
 
 T = TypeVar("T")
-
-
-class _PoolLease:
-    """An attempt's connection comes from the pool and goes back before the wait for the next attempt."""
-
-    reconnects = True
-
-    def __init__(self, acquire: Callable[[], Any], release: Callable[[Any], Any]) -> None:
-        self.acquire = acquire
-        self._release = release
-
-    def release(self, connection: Any) -> Any:
-        return self._release(connection)
 
 
 def _stale(connection: Connection[Any] | AsyncConnection[Any], max_lifetime_s: float) -> bool:
@@ -126,8 +113,8 @@ class ConnectionPool(psycopg_pool.ConnectionPool[Connection[Any]]):
         """``for attempt in pool.transactions(): with attempt as connection: …``; the contract of run_transaction."""
         return attempts(self._dsql_lease(), self, self._dsql_loop(retry, idempotent), ERRORS)
 
-    def _dsql_lease(self) -> _PoolLease:
-        return _PoolLease(self.getconn, self.putconn)
+    def _dsql_lease(self) -> PoolLease:
+        return PoolLease(self.getconn, self.putconn)
 
     def _dsql_loop(self, retry: RetryPolicy | bool | None, idempotent: bool) -> RetryLoop:
         policy = self._dsql_policy if retry is None else policy_of(retry)
@@ -181,8 +168,8 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[AsyncConnection[Any]]
         """``async for attempt in pool.transactions(): async with attempt as connection: …``."""
         return attempts_async(self._dsql_lease(), self, self._dsql_loop(retry, idempotent), ERRORS)
 
-    def _dsql_lease(self) -> _PoolLease:
-        return _PoolLease(self.getconn, self.putconn)
+    def _dsql_lease(self) -> PoolLease:
+        return PoolLease(self.getconn, self.putconn)
 
     def _dsql_loop(self, retry: RetryPolicy | bool | None, idempotent: bool) -> RetryLoop:
         policy = self._dsql_policy if retry is None else policy_of(retry)

@@ -268,7 +268,7 @@ class RangeGet(Access):
         self._equal = equal
         self._ranges = ranges
         self._listed = listed
-        self._key_start = prefix(index.relation_id)
+        self._key_start = self.start if index.primary else prefix(index.relation_id)
         self._complete = index.primary and len(equal) + 1 == len(index.columns)
 
     def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from dsql_server.catalog.changes import Catalog
-from dsql_server.catalog.state import Table
+from dsql_server.catalog.state import Index, Table
 from dsql_server.encoding.parameters import NotUnderstood, OutOfRange
 from dsql_server.encoding.keys import NOT_NULL, prefix
 from dsql_server.interfaces import protocol as p
@@ -180,7 +180,7 @@ class Executor:
         t = self.workspace.t_start
         rows: list[Row] = []
         for index, getters in insert.keys:
-            key = _key(prefix(index.relation_id), getters, bound)
+            key = _key(_key_start(insert.table, index), getters, bound)
             if key is None:
                 continue
             if index.primary:
@@ -242,7 +242,7 @@ class Executor:
         work = self.workspace.work(insert.table)
         t = self.workspace.t_start
         for index, getters in insert.keys:
-            key = _key(prefix(index.relation_id), getters, bound)
+            key = _key(_key_start(insert.table, index), getters, bound)
             if key is None or key in work.verified:
                 continue
             if index.primary:
@@ -380,6 +380,11 @@ class Executor:
             self.connection.discard(p.query("VACUUM (TRUNCATE off, SKIP_LOCKED) " + ", ".join(dead)))
             dead.clear()
             self._loaded_rows = 0
+
+
+def _key_start(table: Table, index: Index) -> bytes:
+    """Rows are stored under the table's own id, in the order of the primary key."""
+    return prefix(table.relation_id if index.primary else index.relation_id)
 
 
 def _key(start: bytes, getters: list[Any], bound: Bound) -> bytes | None:

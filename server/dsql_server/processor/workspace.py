@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from struct import Struct
 
 from dsql_server.catalog.state import CatalogState, Index, Table
-from dsql_server.encoding.keys import KeyEncoder, prefix, prefix_end
+from dsql_server.encoding.keys import NOT_NULL, KeyEncoder, prefix, prefix_end
 from dsql_server.encoding.rows import field_count, fields, join
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
@@ -305,7 +305,7 @@ class _TableDelta:
         for key, value in loaded.items():
             keys.setdefault(full_row(self._table, value), []).append(key)
         for image in own:
-            key = prefix(self._table.relation_id) + os.urandom(_HIDDEN_KEY_BYTES)
+            key = prefix(self._table.relation_id) + NOT_NULL + os.urandom(_HIDDEN_KEY_BYTES)
             self._claims.append(Claim(key, LockMode.UPDATE))
             self._mutations.append(Mutation(key, image))
             self._plain_entries(key, None, image)

@@ -177,7 +177,7 @@ def _rewrite_iam(
             raise _error_at(sql, token)
         if token.name == "SCONST":
             length = token.end + 1 - token.start
-            result.arns[token.start] = _string_value(sql[token.start : token.end + 1])
+            result.arns[token.start] = string_value(sql[token.start : token.end + 1])
             chars[token.start : token.end + 1] = "a".ljust(length)
         is_arn = words[i] in ("to", "from") or (token.name == "ASCII_44" and bool(result.arns))
         i += 1
@@ -189,7 +189,7 @@ def _error_at(sql: str, token: parser.Token) -> SqlSyntaxError:
     return SqlSyntaxError("42601", f'syntax error at or near "{word}"', token.start + 1)
 
 
-def _string_value(literal: str) -> str:
+def string_value(literal: str) -> str:
     """The value of a string token, by PostgreSQL's own rules for quotes and escapes."""
     tree = load(parser.parse_sql_json("SELECT " + literal))
     target = tree["stmts"][0]["stmt"]["SelectStmt"]["targetList"][0]["ResTarget"]
