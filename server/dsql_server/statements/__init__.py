@@ -1,6 +1,7 @@
 """Statements by their text alone: classification, refusals and lifting of literals. Pure functions, no I/O."""
 
 from dsql_server.statements.classifier import classify
+from dsql_server.statements.literals import Lifted, Literal, LiteralKind, lift_literals
 from dsql_server.statements.model import (
     Definition,
     IndexDefinition,
@@ -14,10 +15,14 @@ from dsql_server.statements.model import (
     StatementKind,
     TransactionModes,
 )
+from dsql_server.statements.settings import refuse_change
 
 __all__ = [
     "Definition",
     "IndexDefinition",
+    "Lifted",
+    "Literal",
+    "LiteralKind",
     "LockStrength",
     "Parameter",
     "Refusal",
@@ -28,4 +33,6 @@ __all__ = [
     "StatementKind",
     "TransactionModes",
     "classify",
+    "lift_literals",
+    "refuse_change",
 ]
