@@ -52,6 +52,9 @@ from dsql_server.interfaces.shard_map import BUCKETS, ShardMap
 #: How long a voter keeps its part free. Far above any round trip, far below what a client would wait.
 HOLD_MAX_S = 1.0
 _HOLD_MAX_NS = int(HOLD_MAX_S * NANOSECONDS_PER_SECOND)
+#: A voter asks after a hold that lasts longer: the decision may be lost, and others conflict with it meanwhile.
+INQUIRE_S = 0.05
+_INQUIRE_NS = int(INQUIRE_S * NANOSECONDS_PER_SECOND)
 #: Claims are remembered this much longer than a transaction may live, for clocks that differ.
 MEMORY_MARGIN_S = 10
 #: How many outcomes are remembered, to answer repeated requests the same way.
@@ -90,12 +93,6 @@ class _Undecided:
         self.not_after: Timestamp = 0
 
 
-class _CatalogHold(NamedTuple):
-    transaction_id: bytes
-    final: str
-    not_after: Timestamp
-
-
 class Adjudicator:
     """Adjudicator number ``shard`` of ``addresses``; appends to ``journal``."""
 
@@ -121,7 +118,7 @@ class Adjudicator:
         self._floor = recovered.floor
         self._recent = RecentClaims(recovered.floor)
         self._holds = Holds()
-        self._catalog_hold: _CatalogHold | None = None
+        self._catalog_hold: bytes | None = None  # the undecided transaction that changes the catalog
         self._undecided: dict[bytes, _Undecided] = {}
         #: T_commit of committed transactions, 0 of refused ones; the oldest go first
         self._outcomes: OrderedDict[bytes, Timestamp] = OrderedDict()
@@ -256,9 +253,9 @@ class Adjudicator:
         undecided = _Undecided(request, client, own, voters)
         undecided.not_after = bound
         self._undecided[transaction_id] = undecided
-        self._holds.hold(transaction_id, own, bound)
+        self._holds.hold(transaction_id, own, me, bound)
         if catalog_change is not None:
-            self._catalog_hold = _CatalogHold(transaction_id, me, bound)
+            self._catalog_hold = transaction_id
         for voter, part in zip(voters, others.values(), strict=True):
             hold = Hold(transaction_id, t_start, catalog_version, tuple(part), catalog_change is not None)
             self._send(me, voter, hold)
@@ -314,7 +311,7 @@ class Adjudicator:
             self._send(self.address, voter, Release(transaction_id, 0))
 
     def _drop_catalog_hold(self, transaction_id: bytes) -> None:
-        if self._catalog_hold is not None and self._catalog_hold.transaction_id == transaction_id:
+        if self._catalog_hold == transaction_id:
             self._catalog_hold = None
 
     # -- as a voter ---------------------------------------------------------------------------------------------------
@@ -328,16 +325,15 @@ class Adjudicator:
             self._send(self.address, sender, refusal)
             return
         not_after = self._now()[1] + _HOLD_MAX_NS
-        self._holds.hold(transaction_id, claims, not_after)
+        self._holds.hold(transaction_id, claims, sender, not_after)
         if changes_catalog:
-            self._catalog_hold = _CatalogHold(transaction_id, sender, not_after)
+            self._catalog_hold = transaction_id
         self._send(self.address, sender, Vote(transaction_id, self._floor, not_after))
 
     def _on_release(self, sender: str, release: Release) -> None:
         transaction_id, t_commit = release
         held = self._holds.release(transaction_id)
-        catalog_hold = self._catalog_hold
-        if catalog_hold is not None and catalog_hold.transaction_id == transaction_id:
+        if self._catalog_hold == transaction_id:
             self._catalog_hold = None
             if t_commit:
                 self.catalog_version += 1
@@ -436,15 +432,18 @@ class Adjudicator:
         for transaction_id, undecided in list(self._undecided.items()):
             if undecided.not_after < now:
                 self._drop(transaction_id, Unavailable(transaction_id, "an adjudicator didn't vote in time"))
-        catalog_hold = self._catalog_hold
-        for transaction_id in self._holds.expired(now):
-            if catalog_hold is not None and catalog_hold.transaction_id == transaction_id:
-                # Whether the version moved on decides over every transaction: that has to be known.
-                self._send(self.address, catalog_hold.final, Inquire(transaction_id))
-                continue
-            held = self._holds.release(transaction_id)
-            assert held is not None
-            self._recent.record(held.claims, held.not_after)
+        self._follow_up_holds(now)
+
+    def _follow_up_holds(self, now: Timestamp) -> None:
+        """Ask after holds that last longer than a decision takes, and end those whose bound has passed."""
+        for transaction_id, held in self._holds.bounded_below(now + _HOLD_MAX_NS - _INQUIRE_NS):
+            if held.final == self.address:
+                continue  # undecided here: the bound of its votes ends it
+            self._send(self.address, held.final, Inquire(transaction_id))
+            # Whether the catalog's version moved on decides over every transaction: only the answer ends that hold.
+            if held.not_after < now and transaction_id != self._catalog_hold:
+                self._holds.release(transaction_id)
+                self._recent.record(held.claims, held.not_after)
 
     def metrics(self) -> dict[str, object]:
         return {

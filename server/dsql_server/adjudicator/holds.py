@@ -13,6 +13,7 @@ _UPDATE = int(LockMode.UPDATE)
 
 class HeldTransaction(NamedTuple):
     claims: tuple[Claim, ...]
+    final: str  #: address of the adjudicator that decides
     not_after: Timestamp  #: the transaction commits at or before it, or never
 
 
@@ -58,9 +59,9 @@ class Holds:
                     return key
         return None
 
-    def hold(self, transaction_id: bytes, claims: tuple[Claim, ...], not_after: Timestamp) -> None:
+    def hold(self, transaction_id: bytes, claims: tuple[Claim, ...], final: str, not_after: Timestamp) -> None:
         assert transaction_id not in self._by_transaction, "a transaction is held once"
-        self._by_transaction[transaction_id] = HeldTransaction(claims, not_after)
+        self._by_transaction[transaction_id] = HeldTransaction(claims, final, not_after)
         self._unindexed.add(transaction_id)
 
     def release(self, transaction_id: bytes) -> HeldTransaction | None:
@@ -89,6 +90,6 @@ class Holds:
                     holders[transaction_id] = mode
         self._unindexed.clear()
 
-    def expired(self, now: Timestamp) -> list[bytes]:
-        """Transactions whose bound has passed, oldest hold first."""
-        return [transaction_id for transaction_id, held in self._by_transaction.items() if held.not_after < now]
+    def bounded_below(self, t: Timestamp) -> list[tuple[bytes, HeldTransaction]]:
+        """Held transactions with a bound below ``t``, oldest hold first."""
+        return [item for item in self._by_transaction.items() if item[1].not_after < t]
