@@ -194,8 +194,8 @@ class Attempt(Generic[C]):
         telemetry.emit("dsql.commit_outcome_unknown", {"db.system.name": "aurora-dsql", "dsql.attempt": self.number})
         return self._errors.translate(
             CommitOutcomeUnknown(
-                "the connection was lost, or timed out, during COMMIT, so the transaction may or may not have been committed "
-                f"({str(failure).splitlines()[0] if str(failure) else type(failure).__name__}); look for its effect "
+                "the connection was lost, or timed out, during COMMIT, so the transaction may or may not have been "
+                f"committed ({str(failure).splitlines()[0] if str(failure) else type(failure).__name__}); look for its effect "
                 "before running it again, or run it through a pool and declare it idempotent=True to have it replayed"
             )
         )

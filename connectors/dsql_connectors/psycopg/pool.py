@@ -1,4 +1,4 @@
-"""psycopg pools for Aurora DSQL: connections replaced before the server closes them, transactions that are replayed."""
+"""psycopg pools for Aurora DSQL: connections replaced before they are too old, transactions that are replayed."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Metrics = Mapping[str, Any]
 
 SHARDS_SHOWN_MAX = 12
 SHARD_BAR_WIDTH = 20
-STAGE_BAR_WIDTH = 30
+STAGE_BAR_WIDTH = 12
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
@@ -32,7 +32,7 @@ def print_demo(out: Console, demo: Demo) -> None:
         " and were replayed by the connector.\n"
     )
     for table in (
-        _processors(demo.metrics["processors"]),
+        _front(demo.metrics["frontend"], demo.metrics["processors"]),
         _adjudicators(demo.metrics["adjudicators"]),
         _journals(demo.metrics["journals"]),
         _crossbar(demo.metrics["crossbar"]),
@@ -58,14 +58,16 @@ def _table(title: str, headings: Iterable[str]) -> Table:
     return table
 
 
-def _processors(metrics: Metrics) -> Table:
-    table = _table("Query processors", [name.replace("_", " ") for name in ("", *metrics)])
-    table.add_row("all", *(_number(value) for value in metrics.values()))
+def _front(frontend: Metrics, processors: Metrics) -> Table:
+    table = _table("Front end and query processors", ("", "connections", "engine databases", "statements planned"))
+    table.add_row(
+        "all", _number(frontend["accepted"]), _number(processors["created"]), _number(processors["statements_planned"])
+    )
     return table
 
 
 def _adjudicators(metrics: Mapping[str, Metrics]) -> Table:
-    table = _table("Adjudicators", ("", "committed", "with others", "conflicts", "schema conflicts", "claims kept"))
+    table = _table("Adjudicators", ("", "committed", "with others", "conflicts", "schema", "claims kept"))
     for name, adjudicator in metrics.items():
         fields = ("committed", "cross_shard", "conflicts_data", "conflicts_schema", "remembered_claims")
         table.add_row(name, *(_number(adjudicator[field]) for field in fields))
@@ -74,7 +76,7 @@ def _adjudicators(metrics: Mapping[str, Metrics]) -> Table:
 
 def _journals(metrics: Mapping[str, Metrics]) -> Table:
     copies = [copy["copy"] for copy in next(iter(metrics.values()))["copies"]]
-    table = _table("Journals", ("", "transactions", "records", "bytes", *(f"fdatasyncs {copy}" for copy in copies)))
+    table = _table("Journals, and fdatasyncs of each copy", ("", "transactions", "records", "bytes", *copies))
     for name, journal in metrics.items():
         table.add_row(
             name,
@@ -111,9 +113,9 @@ def _shards(shards: Iterable[Metrics]) -> Table:
 def _print_trace(out: Console, trace: Metrics) -> None:
     stages: Mapping[str, float] = trace["stages_us"]
     what = {
-        "adjudicate": f"{', '.join(trace['adjudicators'])}; {trace['final_adjudicator']} decides",
-        "journal": f"{trace['journal']}, record {trace['sequence']}, on two of three copies",
-        "apply": "crossbar and storage have it, and the client its answer",
+        "adjudicate": " and ".join(trace["adjudicators"]),
+        "journal": f"record {trace['sequence']} of {trace['journal']}, 2 of 3 copies",
+        "apply": "crossbar, storage, answer",
     }
     out.print("[bold]One transaction on its way[/bold]")
     out.print(f"T_start   {_time(trace['t_start'])}")

@@ -34,6 +34,8 @@ _IDLE, _BLOCK, _FAILED = b"I", b"T", b"E"
 _EXTENDED = frozenset({p.PARSE, p.BIND, p.DESCRIBE, p.EXECUTE, p.CLOSE})
 _READY_IDLE = p.ready_for_query(_IDLE)
 _NO_PLAN = LoadPlan(-1)
+#: How often a DDL statement on its own is run before a catalog that keeps changing is reported.
+DEFINITION_ATTEMPTS_MAX = 8
 
 
 class Services(NamedTuple):
@@ -74,7 +76,7 @@ class Session:
         self._block_settings: list[str] = []
         self.plan_settings = PlanSettings()
         self._settings_stale = True
-        self._copying = False
+        self._alone = False  #: the request holds one statement only
 
     # -- bytes in ------------------------------------------------------------------------------------------------
 
@@ -143,9 +145,6 @@ class Session:
                 kind = received[0]
                 if kind in _EXTENDED:
                     batch.append(received)
-                    if kind == p.EXECUTE or len(batch) > 256:
-                        # Answered at once where a Sync doesn't follow in the same packet; see _extended.
-                        pass
                 elif kind == p.SYNC_TYPE:
                     await self._extended(batch)
                     batch = []
@@ -273,6 +272,7 @@ class Session:
         if self._skipping:
             return
         pending: list[bytes] = []
+        self._alone = sum(kind == p.EXECUTE for kind, _ in batch) == 1
         try:
             for kind, raw in batch:
                 if kind == p.BIND:
@@ -570,6 +570,7 @@ class Session:
         statements = self._classify(sql)
         if not statements:
             self._out.append(p.EMPTY_QUERY_MESSAGE)
+        self._alone = len(statements) == 1
         for statement in statements:
             self._refuse_in_failed_block(statement)
             refusal = self._refusal(statement)
@@ -704,11 +705,19 @@ class Session:
             raise SqlError("25006", f"cannot execute {statement.tag} in a read-only transaction")
         if self._settings_stale:
             await self._refresh_settings()
-        answer, pending = await run_definition(
-            executor, self.services.catalog, statement, self.plan_settings.search_path
-        )
-        self._definition = pending
-        job_id = self._plan_builds(statement, pending)
+        answer, job_id = await self._run_definition(executor, statement)
+        attempts = 1
+        while self._alone and self._block == _IDLE:
+            # Nothing of it has been answered, so a catalog that moved on meanwhile is met again, as if it came later.
+            try:
+                await self._commit()
+                break
+            except SqlError as error:
+                attempts += 1
+                if error.sqlstate != "40001" or attempts > DEFINITION_ATTEMPTS_MAX:
+                    raise
+            executor = await self._ready_executor()
+            answer, job_id = await self._run_definition(executor, statement)
         if job_id is None:
             self._out += answer.out
             return
@@ -716,6 +725,13 @@ class Session:
             self._out.append(self._virtual_description(statement))
         self._out.append(p.data_row([job_id]))
         self._out.append(p.command_complete(statement.tag))
+
+    async def _run_definition(self, executor: Executor, statement: Statement) -> tuple[Answer, str | None]:
+        answer, pending = await run_definition(
+            executor, self.services.catalog, statement, self.plan_settings.search_path
+        )
+        self._definition = pending
+        return answer, self._plan_builds(statement, pending)
 
     def _plan_builds(self, statement: Statement, pending: PendingDefinition) -> str | None:
         """Jobs for new indexes of tables that may hold rows. Returns the id of the job, if the statement answers one."""

@@ -81,19 +81,21 @@ class Client:
         self._random = random.Random(plan.client)  # noqa: S311 - load, not secrets
         self._session = open_session(plan.url)
         self._rival: Session | None = None
-        if plan.rival:
-            try:
-                self._rival = open_session(plan.url)
-            except BaseException:
-                self._session.close()
-                raise
         self._increments = 0
         self._orders = 0
+        try:
+            if plan.rival:
+                self._rival = open_session(plan.url)
+            for session in self._sessions():
+                # The first statement of a connection also waits for its query processor.
+                read_total(session.connection, plan.tables, plan.seed.order_id(0))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self._session.close()
-        if self._rival is not None:
-            self._rival.close()
+        for session in self._sessions():
+            session.close()
 
     def run(self, round_: Round) -> Result:
         """Create, get and list, over and over.
@@ -131,8 +133,11 @@ class Client:
         self._orders += 1
         return math.ceil((number + 1) * share) > math.ceil(number * share)
 
+    def _sessions(self) -> list[Session]:
+        return [self._session] if self._rival is None else [self._session, self._rival]
+
     def _conflicts(self) -> int:
-        return self._session.conflicts + (self._rival.conflicts if self._rival else 0)
+        return sum(session.conflicts for session in self._sessions())
 
     def _create(self, order: Order, *, contended: bool) -> None:
         plan = self._plan
