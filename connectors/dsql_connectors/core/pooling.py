@@ -12,6 +12,17 @@ CONNECTION_AGE_S_MAX = 3600.0
 #: Pools replace connections before that; the spread keeps those that were opened together from ending together.
 MAX_LIFETIME_S = 3300.0
 LIFETIME_JITTER = 0.1
+LIFETIME_S_MIN = 1.0
+
+
+def bounded_lifetime_s(max_lifetime_s: float) -> float:
+    """``max_lifetime_s``, at most :data:`MAX_LIFETIME_S`.
+
+    :raises ValueError: for a lifetime in which nothing could be done.
+    """
+    if max_lifetime_s < LIFETIME_S_MIN:
+        raise ValueError(f"max_lifetime is {max_lifetime_s} s; give {LIFETIME_S_MIN:g} or more")
+    return min(max_lifetime_s, MAX_LIFETIME_S)
 
 
 class PoolLease:
@@ -19,13 +30,15 @@ class PoolLease:
 
     reconnects = True
 
-    def __init__(self, acquire: Callable[[], Any], release: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        acquire: Callable[[], Any],
+        release: Callable[[Any], Any],
+        port: Callable[[Any], Any] = lambda connection: connection,
+    ) -> None:
         self.acquire = acquire
-        self._release = release
-
-    def release(self, connection: Any) -> Any:
-        """Give it back; awaitable where the driver is asynchronous."""
-        return self._release(connection)
+        self.release = release
+        self.port = port
 
 
 def lifetime_s(max_lifetime_s: float, fraction: float) -> float:

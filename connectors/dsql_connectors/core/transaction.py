@@ -22,8 +22,9 @@ from dsql_connectors.core.retry import RetryLoop, conflict_sqlstate
 STATEMENT_COMPLETION_UNKNOWN = "40003"
 
 T = TypeVar("T")
-C = TypeVar("C", bound="TransactionPort")
-C_contra = TypeVar("C_contra", bound="TransactionPort", contravariant=True)
+C = TypeVar("C")
+C_contra = TypeVar("C_contra", contravariant=True)
+P = TypeVar("P", bound="TransactionPort")
 
 
 class Command(Enum):
@@ -77,22 +78,28 @@ class Lease(Protocol[C_contra]):
     def acquire(self) -> Any:
         """A connection; awaitable where the driver is asynchronous."""
 
+    def port(self, connection: C_contra) -> TransactionPort:
+        """How to speak to it; still good when the connection was taken from it."""
+
     def release(self, connection: C_contra) -> Any:
         """Give it back."""
 
 
-class OwnLease(Generic[C]):
+class OwnLease(Generic[P]):
     """Attempts on one connection that the application holds."""
 
     reconnects = False
 
-    def __init__(self, connection: C) -> None:
+    def __init__(self, connection: P) -> None:
         self._connection = connection
 
-    def acquire(self) -> C:
+    def acquire(self) -> P:
         return self._connection
 
-    def release(self, connection: C) -> None:
+    def port(self, connection: P) -> TransactionPort:
+        return connection
+
+    def release(self, connection: P) -> None:
         assert connection is self._connection
 
 
@@ -110,6 +117,7 @@ class Attempt(Generic[C]):
         self._loop = loop
         self._errors = errors
         self._connection: C | None = None
+        self._port: TransactionPort | None = None
         self._entered = False
         self._again = False
 
@@ -123,37 +131,38 @@ class Attempt(Generic[C]):
                 "committed a second time; pass the outer one's connection down instead"
             )
         connection: C = yield Call(self._lease.acquire)
+        port = self._lease.port(connection)
         try:
-            if connection._dsql_in_transaction():
+            if port._dsql_in_transaction():
                 raise self._nested(
                     "a retried transaction on a connection that is inside a transaction already: only what began it "
                     "can replay it; commit or roll back first, or replay the outer one"
                 )
-            connection._dsql_hold(True)
+            port._dsql_hold(True)
             try:
-                yield Call(lambda: connection._dsql_perform(Command.BEGIN))
+                yield Call(lambda: port._dsql_perform(Command.BEGIN))
             except BaseException:
-                connection._dsql_hold(False)
+                port._dsql_hold(False)
                 raise
         except BaseException:
             yield Call(lambda: self._lease.release(connection))
             raise
-        self._connection = connection
+        self._connection, self._port = connection, port
         _replaying.set(_replaying.get() | {self._owner_id})
         return connection
 
     def _exit_steps(self, error: BaseException | None) -> Steps[bool]:
         """Commit, or roll back; wait if it is to be replayed. Answers whether ``error`` is dealt with."""
-        connection = self._connection
-        assert connection is not None, "an attempt is left that was never entered"
-        self._connection = None
+        connection, port = self._connection, self._port
+        assert connection is not None and port is not None, "an attempt is left that was never entered"
+        self._connection = self._port = None
         committing = error is None
         try:
-            yield from self._end_steps(connection, error)
+            yield from self._end_steps(port, error)
         except Exception as failure:
             error = failure
         finally:
-            connection._dsql_hold(False)
+            port._dsql_hold(False)
             _replaying.set(_replaying.get() - {self._owner_id})
             yield Call(lambda: self._lease.release(connection))
         if not isinstance(error, Exception):
@@ -167,35 +176,36 @@ class Attempt(Generic[C]):
             raise error
         return False
 
-    def _end_steps(self, connection: C, error: BaseException | None) -> Steps[None]:
+    def _end_steps(self, port: TransactionPort, error: BaseException | None) -> Steps[None]:
         if error is None:
             try:
-                yield Call(lambda: connection._dsql_perform(Command.COMMIT))
+                yield Call(lambda: port._dsql_perform(Command.COMMIT))
             except Exception as failure:
-                yield from self._rollback_steps(connection)
-                if _is_outcome_unknown(failure, connection._dsql_lost()):
+                yield from self._rollback_steps(port)
+                if _is_outcome_unknown(failure, port._dsql_lost()):
                     raise self._outcome_unknown(failure) from failure
                 raise
             telemetry.counters.add("commits")
         else:
-            yield from self._rollback_steps(connection)
+            yield from self._rollback_steps(port)
 
-    def _rollback_steps(self, connection: C) -> Steps[None]:
-        if connection._dsql_lost():
+    def _rollback_steps(self, port: TransactionPort) -> Steps[None]:
+        if port._dsql_lost() or not port._dsql_in_transaction():
             return
         try:
-            yield Call(lambda: connection._dsql_perform(Command.ROLLBACK))
+            yield Call(lambda: port._dsql_perform(Command.ROLLBACK))
         except Exception as failure:
             # What made us roll back matters more, and a connection that can't is closed by its pool.
             telemetry.logger.debug("rollback failed: %s", failure)
 
     def _outcome_unknown(self, failure: Exception) -> Exception:
         telemetry.counters.add("commit_outcome_unknown")
+        reason = (str(failure).splitlines() or [type(failure).__name__])[0]
         telemetry.emit("dsql.commit_outcome_unknown", {"db.system.name": "aurora-dsql", "dsql.attempt": self.number})
         return self._errors.translate(
             CommitOutcomeUnknown(
                 "the connection was lost, or timed out, during COMMIT, so the transaction may or may not have been "
-                f"committed ({str(failure).splitlines()[0] if str(failure) else type(failure).__name__}); look for its effect "
+                f"committed ({reason}); look for its effect "
                 "before running it again, or run it through a pool and declare it idempotent=True to have it replayed"
             )
         )

@@ -12,7 +12,7 @@ require_driver("psycopg_pool", "psycopg")
 
 import psycopg_pool  # noqa: E402
 
-from dsql_connectors.core.pooling import MAX_LIFETIME_S, PoolLease, closed_by_peer  # noqa: E402
+from dsql_connectors.core.pooling import MAX_LIFETIME_S, PoolLease, bounded_lifetime_s, closed_by_peer  # noqa: E402
 from dsql_connectors.core.retry import RetryLoop, RetryPolicy, policy_of  # noqa: E402
 from dsql_connectors.core.transaction import (  # noqa: E402
     AsyncAttempt,
@@ -41,7 +41,7 @@ def _pool_options(
 ) -> dict[str, Any]:
     if retry is not None and not callable(kwargs):
         kwargs = {**(kwargs or {}), "retry": retry}
-    return {**options, "kwargs": kwargs, "max_lifetime": min(max_lifetime, MAX_LIFETIME_S)}
+    return {**options, "kwargs": kwargs, "max_lifetime": bounded_lifetime_s(max_lifetime)}
 
 
 class ConnectionPool(psycopg_pool.ConnectionPool[Connection[Any]]):

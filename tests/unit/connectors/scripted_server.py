@@ -21,6 +21,15 @@ REGION = "us-east-1"
 CLUSTER_ID = "abcdefghijklmnopqrstuvwx23"
 ENDPOINT = f"{CLUSTER_ID}.dsql.{REGION}.on.aws"
 
+#: Parameters that drivers rely on.
+REPORTED = (
+    ("server_version", "16.13"),
+    ("client_encoding", "UTF8"),
+    ("integer_datetimes", "on"),
+    ("DateStyle", "ISO, MDY"),
+    ("standard_conforming_strings", "on"),
+)
+
 IDLE, IN_TRANSACTION, FAILED = b"I", b"T", b"E"
 
 
@@ -198,7 +207,7 @@ class _Session:
             self._error(refusal, b"FATAL")
             return False
         self._send(b"R", struct.pack("!I", 0))
-        for key, value in (("server_version", "16.13"), ("client_encoding", "UTF8"), ("integer_datetimes", "on")):
+        for key, value in REPORTED:
             self._send(b"S", f"{key}\0{value}\0".encode())
         self._send(b"K", struct.pack("!II", 1, 1))
         self._ready()
