@@ -23,7 +23,7 @@ from dsql_server.simulation.virtual_time import EPOCH_NS, SkewedClock, VirtualTi
 HEARTBEAT_S = 0.002
 TICK_S = 0.05
 #: How long a run waits, in virtual time, for its clients to finish.
-FINISH_MAX_S = 120.0
+FINISH_MAX_S = 30.0
 
 
 @dataclass(frozen=True)
