@@ -18,12 +18,21 @@ from asyncpg import InterfaceError, PostgresError, Record, SerializationError  #
 from dsql_connectors.asyncpg.connect import connect  # noqa: E402
 from dsql_connectors.asyncpg.connection import Connection  # noqa: E402
 from dsql_connectors.asyncpg.pool import Pool, create_pool  # noqa: E402
+from dsql_connectors.core.official import OCCRetryConfig  # noqa: E402
 from dsql_connectors.core.retry import RetryEvent, RetryPolicy, is_occ_error  # noqa: E402
 from dsql_connectors.core.transactional import transactional  # noqa: E402
+
+#: What the official connector calls them.
+_OFFICIAL_NAMES = {
+    "AuroraDSQLPool": "Pool",
+}
 
 
 def __getattr__(name: str) -> Any:
     """What else asyncpg has: its exceptions and types."""
+    name = _OFFICIAL_NAMES.get(name, name)
+    if name in globals():
+        return globals()[name]
     try:
         return getattr(_driver, name)
     except AttributeError:
@@ -33,6 +42,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Connection",
     "InterfaceError",
+    "OCCRetryConfig",
     "Pool",
     "PostgresError",
     "Record",

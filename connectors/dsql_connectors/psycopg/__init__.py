@@ -64,6 +64,7 @@ from psycopg import (  # noqa: E402
     threadsafety,
 )
 
+from dsql_connectors.core.official import OCCRetryConfig  # noqa: E402
 from dsql_connectors.core.retry import RetryEvent, RetryPolicy, is_occ_error  # noqa: E402
 from dsql_connectors.core.transactional import transactional  # noqa: E402
 from dsql_connectors.psycopg.connection import AsyncConnection, Connection  # noqa: E402
@@ -85,8 +86,20 @@ connect_async = AsyncConnection.connect
 _POOL_NAMES = frozenset({"AsyncConnectionPool", "ConnectionPool", "create_async_pool", "create_pool"})
 
 
+#: What the official connector calls them.
+_OFFICIAL_NAMES = {
+    "AuroraDSQLAsyncPool": "AsyncConnectionPool",
+    "AuroraDSQLPool": "ConnectionPool",
+    "DSQLAsyncConnection": "AsyncConnection",
+    "DSQLConnection": "Connection",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Pools on first use (psycopg_pool may not be installed), and what else psycopg has."""
+    name = _OFFICIAL_NAMES.get(name, name)
+    if name in globals():
+        return globals()[name]
     if name in _POOL_NAMES:
         from dsql_connectors.psycopg import pool
 
@@ -134,6 +147,7 @@ __all__ = [
     "IsolationLevel",
     "NotSupportedError",
     "Notify",
+    "OCCRetryConfig",
     "OperationalError",
     "Pipeline",
     "ProgrammingError",

@@ -43,15 +43,24 @@ from psycopg2 import (  # noqa: E402
     threadsafety,
 )
 
+from dsql_connectors.core.official import OCCRetryConfig  # noqa: E402
 from dsql_connectors.core.retry import RetryEvent, RetryPolicy, is_occ_error  # noqa: E402
 from dsql_connectors.core.transactional import transactional  # noqa: E402
 from dsql_connectors.psycopg2.connection import Connection, ReplayableConnection, connect  # noqa: E402
 from dsql_connectors.psycopg2.cursor import Cursor  # noqa: E402
 from dsql_connectors.psycopg2.pool import PoolError, SimpleConnectionPool, ThreadedConnectionPool  # noqa: E402
 
+#: What the official connector calls them.
+_OFFICIAL_NAMES = {
+    "AuroraDSQLThreadedConnectionPool": "ThreadedConnectionPool",
+}
+
 
 def __getattr__(name: str) -> Any:
     """What else psycopg2 has."""
+    name = _OFFICIAL_NAMES.get(name, name)
+    if name in globals():
+        return globals()[name]
     try:
         return getattr(_driver, name)
     except AttributeError:
@@ -76,6 +85,7 @@ __all__ = [
     "InterfaceError",
     "InternalError",
     "NotSupportedError",
+    "OCCRetryConfig",
     "OperationalError",
     "PoolError",
     "ProgrammingError",
