@@ -38,6 +38,28 @@ _NO_PLAN = LoadPlan(-1)
 DEFINITION_ATTEMPTS_MAX = 8
 
 
+class _Pending:
+    """Messages gathered for the engine: ``skip`` completions of them are injected ones.
+
+    ``lead`` are answers to the client's own messages in front of those: they are dropped with the injected answers.
+    """
+
+    __slots__ = ("bound", "lead", "only_parses", "parts", "skip")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.skip = 0
+        self.lead = b""
+        self.only_parses = True
+        self.bound = False
+
+    def take(self) -> tuple[bytes, int, bytes]:
+        """The batch, how much of its answer to drop, and what stands for it; empties this."""
+        batch, skip, lead = b"".join(self.parts), self.skip, self.lead
+        self.__init__()  # type: ignore[misc]
+        return batch, skip, lead
+
+
 class Services(NamedTuple):
     """What a session needs of the server."""
 
@@ -146,11 +168,11 @@ class Session:
                 if kind in _EXTENDED:
                     batch.append(received)
                 elif kind == p.SYNC_TYPE:
-                    await self._extended(batch)
+                    await self._extended(batch, synced=True)
                     batch = []
                     await self._sync()
                 elif kind == p.FLUSH_TYPE:
-                    await self._extended(batch)
+                    await self._extended(batch, synced=False)
                     batch = []
                     self._flush()
                 elif kind == p.QUERY:
@@ -267,31 +289,33 @@ class Session:
 
     # -- extended protocol ---------------------------------------------------------------------------------------
 
-    async def _extended(self, batch: list[tuple[int, bytes]]) -> None:
-        """Handle messages up to a Sync or Flush. What the engine gets is gathered and sent at each Execute."""
+    async def _extended(self, batch: list[tuple[int, bytes]], synced: bool) -> None:
+        """Handle messages up to a Sync (``synced``) or Flush. What the engine gets is gathered and sent at each Execute."""
         if self._skipping:
             return
-        pending: list[bytes] = []
+        pending = _Pending()
         self._alone = sum(kind == p.EXECUTE for kind, _ in batch) == 1
+        # A statement on its own, with nothing behind it but Sync, is a transaction in one round trip.
+        final = synced and self._alone and self._block == _IDLE and batch[-1][0] == p.EXECUTE
         try:
             for kind, raw in batch:
                 if kind == p.BIND:
                     await self._bind(raw, pending)
                 elif kind == p.EXECUTE:
-                    pending = await self._execute(raw, pending)
+                    await self._execute(raw, pending, final)
                 elif kind == p.PARSE:
                     await self._parse(raw, pending)
                 elif kind == p.DESCRIBE:
                     await self._describe(raw, pending)
                 else:
                     await self._close(raw, pending)
-            if pending:
-                await self._send_without_execute(pending)
+            if pending.parts:
+                await self._send_without_execute(pending, keep_portals=not synced)
         except SqlError as error:
             self._skipping = True
             self._fail(error)
 
-    async def _parse(self, raw: bytes, pending: list[bytes]) -> None:
+    async def _parse(self, raw: bytes, pending: _Pending) -> None:
         name, sql, oids = read_parse(raw)
         prepared = Prepared(sql, self._classify_one(sql), oids)
         self._refuse_in_failed_block(prepared.statement)
@@ -303,7 +327,7 @@ class Session:
                 raise refusal
             self._out.append(p.PARSE_COMPLETE_MESSAGE)
         else:
-            pending.append(raw)
+            pending.parts.append(raw)
 
     def _classify_one(self, sql: str) -> Statement | None:
         statements = self._classify(sql)
@@ -334,7 +358,7 @@ class Session:
             )
         return None
 
-    async def _bind(self, raw: bytes, pending: list[bytes]) -> None:
+    async def _bind(self, raw: bytes, pending: _Pending) -> None:
         portal_name, name, values, formats = read_bind(raw)
         prepared = self._prepared.get(name)
         if prepared is None:
@@ -350,9 +374,11 @@ class Session:
             self._out.append(p.BIND_COMPLETE_MESSAGE)
             return
         await self._prepare_portal(portal, pending)
-        pending.append(raw)
+        pending.parts.append(raw)
+        pending.only_parses = False
+        pending.bound = True
 
-    async def _prepare_portal(self, portal: Portal, pending: list[bytes]) -> None:
+    async def _prepare_portal(self, portal: Portal, pending: _Pending) -> None:
         """Put what the portal needs in front of its Bind: a transaction, its rows."""
         statement = portal.prepared.statement
         assert statement is not None
@@ -371,13 +397,18 @@ class Session:
         if writes:
             executor.note_statement(plan, _LOCK_MODES[statement.locking] if statement.locking is not None else None)
         if skip:
-            if pending:
-                # The client's Parse comes first: it must not be dropped with the injected answers.
-                await self._send_without_execute(pending)
-            pending.append(b"".join(injected))
-            self._injected = skip
+            await self._inject(pending, injected, skip)
 
-    _injected = 0
+    async def _inject(self, pending: _Pending, injected: list[bytes], skip: int) -> None:
+        """Put the machinery's own messages behind what is pending."""
+        if pending.parts:
+            if pending.only_parses and not pending.skip:
+                # Their answers are dropped with the injected ones, so they are given from here.
+                pending.lead = p.PARSE_COMPLETE_MESSAGE * len(pending.parts)
+            else:
+                await self._send_without_execute(pending, keep_portals=True)
+        pending.parts += injected
+        pending.skip += skip
 
     async def _plan_for(self, prepared: Prepared) -> LoadPlan:
         """The statement's load plan, of the current catalog version and settings."""
@@ -441,7 +472,7 @@ class Session:
                 raise SqlError("0A000", "ddl and dml are not supported in the same transaction")
             self._wrote = True
 
-    async def _describe(self, raw: bytes, pending: list[bytes]) -> None:
+    async def _describe(self, raw: bytes, pending: _Pending) -> None:
         what, name = read_name(raw)
         if what == 83:  # S
             prepared = self._prepared.get(name)
@@ -451,7 +482,8 @@ class Session:
             prepared = portal.prepared if portal is not None else None
             virtual = prepared is not None and prepared.virtual
         if not virtual:
-            pending.append(raw)
+            pending.parts.append(raw)
+            pending.only_parses = False
             return
         await self._send_without_execute(pending)
         assert prepared is not None
@@ -467,7 +499,7 @@ class Session:
             return p.row_description([("job_id", p.TEXT_OID, -1)])
         return p.NO_DATA_MESSAGE
 
-    async def _close(self, raw: bytes, pending: list[bytes]) -> None:
+    async def _close(self, raw: bytes, pending: _Pending) -> None:
         what, name = read_name(raw)
         if what == 83:
             prepared = self._prepared.pop(name, None)
@@ -478,18 +510,28 @@ class Session:
             await self._send_without_execute(pending)
             self._out.append(p.CLOSE_COMPLETE_MESSAGE)
         else:
-            pending.append(raw)
+            pending.parts.append(raw)
+            pending.only_parses = False
 
-    async def _send_without_execute(self, pending: list[bytes]) -> None:
+    async def _send_without_execute(self, pending: _Pending, keep_portals: bool = False) -> None:
         """Send messages that execute nothing, and wait for all of their answers."""
-        if not pending:
+        if not pending.parts:
             return
         if self.executor is None:
             await self._ready_executor()
-        assert self.executor is not None
-        skip, self._injected = self._injected, 0
-        answer = await self.executor.relay(b"".join(pending) + p.SYNC, skip=skip, ready=True)
-        pending.clear()
+        executor = self.executor
+        assert executor is not None
+        opening: list[bytes] = []
+        skip = 0
+        if keep_portals and pending.bound:
+            # Without a transaction the Sync behind this batch would drop the portals bound in it.
+            skip = executor.opening(opening)
+        if skip:
+            await executor.relay(b"".join(opening) + p.SYNC, skip=skip, ready=True)
+        batch, skip, lead = pending.take()
+        answer = await executor.relay(batch + p.SYNC, skip=skip, ready=True)
+        if lead and answer.error is None:
+            self._out.append(lead)
         self._take(answer)
 
     def _take(self, answer: Answer) -> None:
@@ -504,7 +546,7 @@ class Session:
             self._out.append(joined[:at] if at >= 0 else joined[:-size])
         raise EngineRefusal(answer.error, hide_context=answer.injected_error)
 
-    async def _execute(self, raw: bytes, pending: list[bytes]) -> list[bytes]:
+    async def _execute(self, raw: bytes, pending: _Pending, final: bool) -> None:
         try:
             name, _ = p.cstring(raw, 5)
         except ValueError:
@@ -515,20 +557,42 @@ class Session:
             raise SqlError("34000", f'portal "{name.decode()}" does not exist')
         prepared = portal.prepared
         if prepared.virtual:
-            await self._send_without_execute(pending)
+            await self._send_without_execute(pending, keep_portals=True)
             await self._run_virtual(prepared.statement, described=True)
-            return []
-        executor = self.executor
-        assert executor is not None and prepared.statement is not None
-        skip, self._injected = self._injected, 0
-        pending.append(raw)
-        pending.append(p.FLUSH)
-        answer = await executor.relay(b"".join(pending), skip=skip)
+            return
+        executor, statement, plan = self.executor, prepared.statement, prepared.plan or _NO_PLAN
+        assert executor is not None and statement is not None
+        pending.parts.append(raw)
+        if final and executor.workspace is not None and statement.kind in PLANNED_KINDS:
+            if not plan.written and statement.locking is None:
+                batch, skip, lead = pending.take()
+                answer = await executor.execute_read(batch, skip)
+                if lead and answer.error is None:
+                    self._out.append(lead)
+                self._take(answer)
+                return
+            if statement.locking is None and executor.writes_in_one(plan, portal.bound):
+                await self._execute_write(pending)
+                return
+        pending.parts.append(p.FLUSH)
+        batch, skip, lead = pending.take()
+        answer = await executor.relay(batch, skip=skip)
+        if lead and answer.error is None:
+            self._out.append(lead)
         if answer.copy_in:
             answer = await self._copy_in(answer, ready=False)
         self._take(answer)
-        await self._after(prepared.statement, prepared.plan or _NO_PLAN, portal.bound, answer)
-        return []
+        await self._after(statement, plan, portal.bound, answer)
+
+    async def _execute_write(self, pending: _Pending) -> None:
+        """A write on its own: run and committed at once; its completion is sent only if the commit succeeds."""
+        assert self.executor is not None
+        batch, skip, lead = pending.take()
+        answer = await self.executor.execute_write(batch, skip)
+        self._wrote = False
+        if lead and answer.error is None:
+            self._out.append(lead)
+        self._take(answer)
 
     async def _after(self, statement: Statement, plan: LoadPlan, bound: Bound, answer: Answer) -> None:
         """What a completed statement leaves to do."""

@@ -58,7 +58,7 @@ class Answer:
 
 
 class _Exchange:
-    __slots__ = ("answer", "collect", "completions", "on_done", "ready", "sink", "skip")
+    __slots__ = ("answer", "collect", "completions", "cut", "on_done", "ready", "sink", "skip")
 
     def __init__(
         self,
@@ -68,7 +68,9 @@ class _Exchange:
         collect: bool,
         on_done: Callable[[Answer], None] | None,
         sink: Callable[[bytes], None] | None,
+        cut: bool = False,
     ) -> None:
+        self.cut = cut
         self.skip = skip
         self.completions = completions
         self.ready = ready
@@ -139,8 +141,13 @@ class EngineConnection(asyncio.Protocol):
                         answer.completions += 1
                         if collect:
                             answer.rows.append([])
-                        if answer.completions == exchange.completions and not exchange.ready:
-                            done = True
+                        if answer.completions == exchange.completions:
+                            if exchange.cut:
+                                answer.out.append(data[start:end])
+                                answer.rows.append([])
+                                exchange.collect = collect = True
+                            elif not exchange.ready:
+                                done = True
                 elif kind == p.READY_FOR_QUERY:
                     answer.status = data[at + 5]
                     if exchange.ready or answer.error is not None:
@@ -152,15 +159,20 @@ class EngineConnection(asyncio.Protocol):
                 elif kind == p.ERROR:
                     if answer.error is None:
                         answer.error = data[at + 5 : end]
-                        answer.injected_error = skip > 0
+                        answer.injected_error = skip > 0 or collect
                     if not exchange.ready:
                         done = True
                 elif kind == p.EMPTY_QUERY or kind == p.PORTAL_SUSPENDED:
                     answer.completions += 1
                     answer.tags.append(b"")
                     answer.suspended = kind == p.PORTAL_SUSPENDED
-                    if answer.completions == exchange.completions and not exchange.ready:
-                        done = True
+                    if answer.completions == exchange.completions:
+                        if exchange.cut:
+                            answer.out.append(data[start:end])
+                            answer.rows.append([])
+                            exchange.collect = collect = True
+                        elif not exchange.ready:
+                            done = True
                 elif collect and kind == p.PARAMETER_DESCRIPTION:
                     answer.described = data[at + 5 : end]
                 elif kind == p.COPY_IN_RESPONSE and not skip:
@@ -205,13 +217,15 @@ class EngineConnection(asyncio.Protocol):
         ready: bool,
         on_done: Callable[[Answer], None] | None,
         sink: Callable[[bytes], None] | None = None,
+        cut: bool = False,
     ) -> None:
         """Send ``batch``. The first ``skip`` completions are dropped; the rest passes through.
 
         Done at ReadyForQuery where ``ready``, else after ``completions`` completed statements. An error ends it too;
-        unless ``ready`` the caller then owes the engine a Sync.
+        unless ``ready`` the caller then owes the engine a Sync. With ``cut`` what follows the client's ``completions``
+        is the machinery's own again: nothing of it passes through, its rows are collected.
         """
-        self._exchanges.append(_Exchange(skip, completions, ready, False, on_done, sink))
+        self._exchanges.append(_Exchange(skip, completions, ready, False, on_done, sink, cut))
         self._transport.write(batch)
 
     def collect(self, batch: bytes, on_done: Callable[[Answer], None], skip: int = 0) -> None:

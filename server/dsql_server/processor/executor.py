@@ -92,10 +92,12 @@ class Executor:
 
     # -- waiting ---------------------------------------------------------------------------------------------
 
-    async def relay(self, batch: bytes, *, skip: int = 0, completions: int = 1, ready: bool = False) -> Answer:
+    async def relay(
+        self, batch: bytes, *, skip: int = 0, completions: int = 1, ready: bool = False, cut: bool = False
+    ) -> Answer:
         """Send a batch and wait for its answer; see :meth:`EngineConnection.relay`."""
         self.connection.relay(
-            batch, skip=skip, completions=completions, ready=ready, on_done=self._resume, sink=self._sink
+            batch, skip=skip, completions=completions, ready=ready, on_done=self._resume, sink=self._sink, cut=cut
         )
         answer: Answer = await WAIT
         if answer.error is None:
@@ -221,7 +223,7 @@ class Executor:
         workspace = self.workspace
         assert workspace is not None
         try:
-            workspace.count_rows(int(tag.rpartition(b" ")[2]) if tag[-1:].isdigit() else 0)
+            workspace.count_rows(_changed_rows(tag))
             if plan.insert is not None and plan.single_insert_only and plan.insert.complete:
                 try:
                     self._verify_known(plan.insert, bound)
@@ -309,6 +311,61 @@ class Executor:
             return data_conflict()
         return EngineRefusal(answer.error, hide_context=True)
 
+    # -- one statement, one round trip ---------------------------------------------------------------------------
+
+    async def execute_read(self, batch: bytes, skip: int) -> Answer:
+        """Run a statement that writes nothing as a transaction of its own: the rollback travels along."""
+        opened = self.engine_open
+        self.engine_open = False
+        tail = self._rollback + p.SYNC if opened else p.SYNC
+        answer = await self.relay(batch + tail, skip=skip, ready=True, cut=True)
+        if answer.error is not None and opened:
+            self.connection.discard(self._rollback + p.SYNC)
+        self._finish()
+        return answer
+
+    def writes_in_one(self, plan: LoadPlan, bound: Bound) -> bool:
+        """Whether a write on its own can run, be extracted and rolled back in one batch.
+
+        So it is where nothing need be asked of the engine between the statement and its COMMIT. Keys known beforehand
+        are looked up here; if one is taken, the slow way finds the words for it.
+        """
+        if self._role_on is not None or plan.side_effects or plan.key_shared:
+            return False
+        if plan.insert is None or not plan.single_insert_only:
+            return not plan.verify_keys
+        if not plan.insert.complete:
+            return False
+        if plan.has_conflict_clause:
+            return True
+        try:
+            self._verify_known(plan.insert, bound)
+        except (DuplicateInSnapshot, NotUnderstood, OutOfRange):
+            return False
+        return True
+
+    async def execute_write(self, batch: bytes, skip: int) -> Answer:
+        """Run a write as a transaction of its own and commit it.
+
+        An error of the engine's is in the answer; raises SqlError where the commit fails.
+        """
+        workspace = self.workspace
+        assert workspace is not None
+        data, works = workspace.extraction(self.connection)
+        self.engine_open = False
+        answer = await self.relay(batch + data + self._rollback + p.SYNC, skip=skip, ready=True, cut=True)
+        if answer.error is not None:
+            self.connection.discard(self._rollback + p.SYNC)
+            self._finish()
+            return answer
+        try:
+            workspace.count_rows(_changed_rows(answer.tags[0]))
+        except LimitExceeded as limit:
+            self._finish()
+            raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
+        await self._commit_extracted(works, answer.rows)
+        return answer
+
     # -- the end ---------------------------------------------------------------------------------------------
 
     async def commit(self) -> None:
@@ -329,7 +386,11 @@ class Executor:
         if answer.error is not None:
             self.connection.discard(self._rollback + p.SYNC)
             raise EngineRefusal(answer.error, hide_context=True)
-        rows = answer.rows[1:] if role else answer.rows
+        await self._commit_extracted(works, answer.rows[1:] if role else answer.rows)
+
+    async def _commit_extracted(self, works: list[TableWork], rows: list[list[bytes]]) -> None:
+        workspace = self.workspace
+        assert workspace is not None
         self._finish()
         try:
             request = workspace.commit_request(works, rows, self._storage)
@@ -380,6 +441,11 @@ class Executor:
             self.connection.discard(p.query("VACUUM (TRUNCATE off, SKIP_LOCKED) " + ", ".join(dead)))
             dead.clear()
             self._loaded_rows = 0
+
+
+def _changed_rows(tag: bytes) -> int:
+    """The row count at the end of a command tag."""
+    return int(tag.rpartition(b" ")[2]) if tag[-1:].isdigit() else 0
 
 
 def _key_start(table: Table, index: Index) -> bytes:
