@@ -143,6 +143,7 @@ def _ddl(found: Statement, parsed: Parsed, facts: Facts, in_function: bool) -> S
         body = _function_body(text)
         definition = replace(definition, body=body)
         refusals += _refuse_body(body)
+    refusals = [_with_position(refusal, parsed) for refusal in refusals]
     return replace(
         found,
         kind=StatementKind.DDL,
@@ -153,6 +154,13 @@ def _ddl(found: Statement, parsed: Parsed, facts: Facts, in_function: bool) -> S
         returns_rows=parsed.is_async,
         definition=definition,
     )
+
+
+def _with_position(refusal: Refusal, parsed: Parsed) -> Refusal:
+    """Count characters of the query text instead of the tree's bytes."""
+    if refusal.position is None:
+        return refusal
+    return replace(refusal, position=parsed.start + parsed.index(refusal.position) + 1)
 
 
 def _new_columns(parsed: Parsed) -> list[Node]:

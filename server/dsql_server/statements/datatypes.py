@@ -86,10 +86,13 @@ def refuse_in_query(type_name: Node) -> Refusal | None:
 
 
 def refuse_column_type(type_name: Node) -> Refusal | None:
-    """For the type of a column or of a domain. A name that isn't built in is the engine's to look up."""
+    """For the type of a column or of a domain. A name that isn't built in is the engine's to look up.
+
+    A position among the results is still a location of the parse tree.
+    """
     base = base_name(type_name)
     if base in _SERIAL and len(type_name["names"]) == 1:
-        return Refusal("42704", f'type "{base}" does not exist')
+        return Refusal("42704", f'type "{base}" does not exist', position=type_name.get("location"))
     if type_name.get("setof") or type_name.get("pct_type"):
         return None  # PostgreSQL's own error
     if type_name.get("arrayBounds") or base in NEVER or base in RUNTIME_ONLY:

@@ -80,7 +80,9 @@ def _names(name: str, node: Node) -> tuple[RelationName, ...]:
         return (relation_name(node["relation"]),)
     if "subname" in node:
         return ((None, node["subname"]),)
-    listed = node.get("objects") or [n for n in (node.get("object"), node.get("func")) if n and len(n) == 1]
+    if "func" in node:
+        return (qualified(strings(node["func"]["objname"])),)
+    listed = [node["object"]] if "object" in node else node.get("objects", [])
     return tuple(objects.object_name(item) for item in listed)
 
 

@@ -170,18 +170,23 @@ def _rewrite_iam(
     result.iam_at.append(start)
     chars[start:end] = " " * (end - start)
     i += 3
-    is_arn = False
-    while i < len(tokens) and tokens[i].name != "ASCII_59":
+    while i < len(tokens) and tokens[i].name != "ASCII_59" and words[i] not in ("to", "from"):
+        if tokens[i].name == "SCONST" or words[i] == "on":
+            raise _error_at(sql, tokens[i])
+        i += 1
+    expected = "SCONST"
+    for i in range(i + 1, len(tokens)):
         token = tokens[i]
-        if is_arn and token.name != "SCONST":
+        if token.name == "ASCII_59":
+            return i
+        if token.name != expected:
             raise _error_at(sql, token)
-        if token.name == "SCONST":
+        if expected == "SCONST":
             length = token.end + 1 - token.start
             result.arns[token.start] = string_value(sql[token.start : token.end + 1])
             chars[token.start : token.end + 1] = "a".ljust(length)
-        is_arn = words[i] in ("to", "from") or (token.name == "ASCII_44" and bool(result.arns))
-        i += 1
-    return i
+        expected = "ASCII_44" if expected == "SCONST" else "SCONST"
+    return len(tokens)
 
 
 def _error_at(sql: str, token: parser.Token) -> SqlSyntaxError:
