@@ -217,7 +217,7 @@ class Files:
     def write(self, commits: range, size: int = 30) -> RecoveredJournal:
         """Recover, append one transaction a record, wait for each, close; returns what was recovered."""
         recovered = self.recover()
-        copies = LocalCopies(self.directories, recovered, self.loop, segment_bytes=SMALL_SEGMENT)
+        copies = LocalCopies(self.directories, recovered, self.loop, segment_bytes_max=SMALL_SEGMENT)
         durable: list[int] = []
         copies.open(durable.append, lambda reason: pytest.fail(reason))
         tail = recovered.tail
@@ -367,7 +367,7 @@ def test_a_segment_lost_on_all_copies_is_refused_and_named(files: Files) -> None
 def test_trimming_keeps_what_is_needed(files: Files) -> None:
     files.write(range(10, 40))
     recovered = files.recover()
-    copies = LocalCopies(files.directories, recovered, files.loop, segment_bytes=SMALL_SEGMENT)
+    copies = LocalCopies(files.directories, recovered, files.loop, segment_bytes_max=SMALL_SEGMENT)
     copies.open(lambda sequence: None, pytest.fail)
     copies.trim(15)
     copies.close()
@@ -384,7 +384,7 @@ def test_trimming_keeps_what_is_needed(files: Files) -> None:
 def test_everything_trimmed_leaves_the_place_to_go_on(files: Files) -> None:
     files.write(range(10, 40))
     recovered = files.recover()
-    copies = LocalCopies(files.directories, recovered, files.loop, segment_bytes=SMALL_SEGMENT)
+    copies = LocalCopies(files.directories, recovered, files.loop, segment_bytes_max=SMALL_SEGMENT)
     copies.open(lambda sequence: None, pytest.fail)
     copies.trim(10_000)
     copies.close()
@@ -472,7 +472,7 @@ def _recover_unharmed(files: Files, monkeypatch: pytest.MonkeyPatch, disk: Faili
 
 def _open(files: Files, recovered: RecoveredJournal, on_failure: Any) -> tuple[LocalCopies, list[int]]:
     durable: list[int] = []
-    copies = LocalCopies(files.directories, recovered, files.loop, segment_bytes=SMALL_SEGMENT)
+    copies = LocalCopies(files.directories, recovered, files.loop, segment_bytes_max=SMALL_SEGMENT)
     copies.open(durable.append, on_failure)
     return copies, durable
 
@@ -498,7 +498,7 @@ from dsql_server.interfaces.messages import CommittedTransaction, Mutation
 
 async def main(directories, small):
     recovered = recover(directories, small)
-    copies = LocalCopies(directories, recovered, asyncio.get_running_loop(), segment_bytes=small)
+    copies = LocalCopies(directories, recovered, asyncio.get_running_loop(), segment_bytes_max=small)
     durable = asyncio.Queue()
     copies.open(durable.put_nowait, lambda reason: sys.exit(reason))
     tail = recovered.tail

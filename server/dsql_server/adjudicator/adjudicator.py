@@ -383,6 +383,11 @@ class Adjudicator:
             self._outcomes[transaction.transaction_id] = _UNKNOWN
             self._send(self.address, client, Unknown(transaction.transaction_id, reason))
 
+    @property
+    def busy(self) -> bool:
+        """Whether a record is on its way to the journal: what is committed now goes into the next one."""
+        return self._appender.oldest is not None
+
     # -- promises, repeated questions, and time -----------------------------------------------------------------------
 
     def promise(self, at_least: Timestamp) -> Watermark:

@@ -33,7 +33,7 @@ from dsql_server.interfaces.shard_map import even_shard_map
 from dsql_server.journal.journal import Journal
 from dsql_server.journal.local_copies import LocalCopies
 from dsql_server.journal.recovery import RecoveredJournal, recover
-from dsql_server.journal.segments import SEGMENT_BYTES
+from dsql_server.journal.segments import SEGMENT_BYTES_MAX
 
 ZONES = ("zone-a", "zone-b", "zone-c")
 #: How often adjudicators forget, and it is looked whether a checkpoint is due.
@@ -48,7 +48,7 @@ DRAIN_MAX_S = 10.0
 @dataclass(frozen=True)
 class CommitPathSettings:
     adjudicators: int = 2  #: each with a journal of its own
-    segment_bytes: int = SEGMENT_BYTES
+    segment_bytes_max: int = SEGMENT_BYTES_MAX
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S
     checkpoint_journal_bytes: int = CHECKPOINT_JOURNAL_BYTES
 
@@ -118,7 +118,7 @@ class EmbeddedCommitPath:
         self._opened = True
         names = [f"journal-{i}" for i in range(self._settings.adjudicators)]
         directories = {name: [self._directory / zone / name for zone in ZONES] for name in names}
-        recovered = {name: recover(directories[name]) for name in names}
+        recovered = {name: recover(directories[name], self._settings.segment_bytes_max) for name in names}
         appliers = self._router.appliers()
         check_positions(appliers, recovered)
         replay(self._router, directories, recovered)
@@ -139,7 +139,7 @@ class EmbeddedCommitPath:
         self._owner_addresses = addresses
         feeds = [StorageFeed(f"storage-{i}", applier) for i, applier in enumerate(self._router.appliers())]
         self._copies = [
-            LocalCopies(directories[name], recovered[name], self._loop, i, self._settings.segment_bytes)
+            LocalCopies(directories[name], recovered[name], self._loop, i, self._settings.segment_bytes_max)
             for i, name in enumerate(names)
         ]
         self._adjudicators = [
@@ -211,15 +211,25 @@ class EmbeddedCommitPath:
         assert transaction_id not in self._waiting, "transaction ids are unique"
         received_ns = perf_counter_ns()
         self._waiting[transaction_id] = on_outcome
-        claims = request[3]
-        if request[5] is None and claims:
-            final = self._owner_addresses[self._shard_map.owner(claims[0][0])]
-        else:
-            # All changes of the catalog meet at one adjudicator, so that two of them can't refuse each other.
-            final = self._owner_addresses[0]
-        self._send(self.address, final, request)
+        self._send(self.address, self._owner_addresses[self._final(request)], request)
         if transaction_id in self._waiting:
             self._traces.decided(transaction_id, received_ns)
+
+    def _final(self, request: CommitRequest) -> int:
+        """Which of the adjudicators that own the claims is to decide."""
+        claims = request[3]
+        if request[5] is not None or not claims:
+            # All changes of the catalog meet at one adjudicator, so that two of them can't refuse each other.
+            return 0
+        owner = self._shard_map.owner
+        first = owner(claims[0][0])
+        if not self._adjudicators[first].busy:
+            # The journals share a disk, and answers come in order of time: one group commit beats two at once.
+            for key, _ in claims:
+                other = owner(key)
+                if other != first and self._adjudicators[other].busy:
+                    return other
+        return first
 
     def lease_sequence(self, key: bytes, count: int, on_lease: Callable[[int], None]) -> None:
         """Durably reserve ``count`` values of the counter at ``key``; calls back with the first (counters start at 0),

@@ -7,17 +7,18 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from dsql_server.journal.copy_writer import CopyWriter, Write
 from dsql_server.journal.record import previous_digest_of
 from dsql_server.journal.recovery import RecoveredJournal, read_records
 from dsql_server.journal.segments import (
-    SEGMENT_BYTES,
+    SEGMENT_BYTES_MAX,
     SegmentHeader,
     encode_segment_header,
     padded,
     prepare_segment,
+    segment_bytes,
     segment_path,
 )
 
@@ -40,7 +41,7 @@ class LocalCopies:
         recovered: RecoveredJournal,
         loop: asyncio.AbstractEventLoop,
         first_pair: int = 0,
-        segment_bytes: int = SEGMENT_BYTES,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
     ) -> None:
         """``first_pair``: which copies are written at once, (0, 1), (1, 2) or (2, 0); journals should differ in it."""
         assert len(directories) == 3, "a journal has three copies"
@@ -48,7 +49,7 @@ class LocalCopies:
         self._loop = loop
         self._leaders = (first_pair % 3, (first_pair + 1) % 3)
         self._follower: int | None = (first_pair + 2) % 3  # none once it has taken a failed copy's place
-        self._segment_bytes = segment_bytes
+        self._segment_bytes_max = segment_bytes_max
         self._segment = recovered.segment
         self._offset = recovered.offset
         self._segment_end = recovered.segment_bytes
@@ -62,6 +63,7 @@ class LocalCopies:
         self._on_failure: Callable[[str], None] | None = None
         self._failed = False
         self._preparing: Thread | None = None
+        self._stop = Event()
         self._writers: tuple[CopyWriter, ...] = ()
 
     # -- the interface of JournalCopies -------------------------------------------------------------------------------
@@ -119,6 +121,7 @@ class LocalCopies:
         self._follow()
         for writer in self._writers:
             writer.close()
+        self._stop.set()
         if self._preparing is not None:
             self._preparing.join()
         self._on_progress()
@@ -141,7 +144,7 @@ class LocalCopies:
         """Go on in a new segment; returns its header."""
         self._segment += 1
         self._offset = 0
-        self._segment_end = self._segment_bytes
+        self._segment_end = segment_bytes(self._segment, self._segment_bytes_max)
         self._segment_firsts[self._segment] = sequence
         self._prepare_next()
         return encode_segment_header(SegmentHeader(self._segment, sequence, previous_digest_of(record)))
@@ -158,7 +161,7 @@ class LocalCopies:
         for directory in self.directories:
             try:
                 if not segment_path(directory, number).exists():
-                    prepare_segment(directory, number, self._segment_bytes)
+                    prepare_segment(directory, number, segment_bytes(number, self._segment_bytes_max), self._stop)
             except OSError:
                 pass  # the copy's writer meets the same error, and reports it
 

@@ -23,14 +23,15 @@ from dsql_server.journal.record import (
     is_whole_record_behind,
 )
 from dsql_server.journal.segments import (
-    FIRST_SEGMENT_BYTES,
     SECTOR_BYTES,
+    SEGMENT_BYTES_MAX,
     SegmentHeader,
     decode_segment_header,
     encode_segment_header,
     open_segment,
     padded,
     prepare_segment,
+    segment_bytes,
     segment_numbers,
     segment_path,
     sync_directory,
@@ -62,7 +63,7 @@ class _Place(NamedTuple):
     lacking: tuple[int, ...]  #: copies that don't have it
 
 
-def recover(directories: Sequence[Path], first_segment_bytes: int = FIRST_SEGMENT_BYTES) -> RecoveredJournal:
+def recover(directories: Sequence[Path], segment_bytes_max: int = SEGMENT_BYTES_MAX) -> RecoveredJournal:
     """Read, repair and fence the journal in ``directories`` (one a copy); starts a new one if there is none.
 
     Raises :class:`JournalDamaged` if an acknowledged record is unreadable on every copy, :class:`OSError` if a copy
@@ -74,7 +75,7 @@ def recover(directories: Sequence[Path], first_segment_bytes: int = FIRST_SEGMEN
             unfinished.unlink()
     headers = _headers(directories)
     if not headers:
-        _start_journal(directories, first_segment_bytes)
+        _start_journal(directories, segment_bytes(1, segment_bytes_max))
         headers = _headers(directories)
     repairs = _repair_headers(directories, headers)
     first = headers[min(headers)]
@@ -183,11 +184,11 @@ def _read_segment(directory: Path, number: int) -> bytes:
         return b""
 
 
-def _start_journal(directories: Sequence[Path], first_segment_bytes: int) -> None:
+def _start_journal(directories: Sequence[Path], size: int) -> None:
     header = encode_segment_header(SegmentHeader(1, 1, NO_DIGEST))
     for directory in directories:
         if not segment_path(directory, 1).exists():
-            prepare_segment(directory, 1, first_segment_bytes)
+            prepare_segment(directory, 1, size)
         sync_directory(directory.parent)
     _write_copies(directories, range(len(directories)), 1, 0, header)
 

@@ -13,16 +13,20 @@ import contextlib
 import os
 from pathlib import Path
 from struct import Struct
+from threading import Event
+from time import monotonic
 from typing import NamedTuple
 from zlib import crc32
 
 #: Disks write sectors whole: a record that is torn by a power failure never damages an acknowledged one before it.
 SECTOR_BYTES = 512
 #: Large enough that a new segment is rare, small enough that trimming follows checkpoints closely.
-SEGMENT_BYTES = 16 * 1024 * 1024
-#: The first segment of a new journal is small: it is written in full before the server is ready.
+SEGMENT_BYTES_MAX = 16 * 1024 * 1024
+#: The first segment is written in full before a new journal is ready; from there on each is twice as large.
 FIRST_SEGMENT_BYTES = 1024 * 1024
-_ZERO_CHUNK = bytes(1024 * 1024)
+_ZERO_CHUNK = bytes(256 * 1024)
+#: Preparing a segment rests this many times as long as it writes: commits share the disk.
+_REST_FACTOR = 3
 
 _SEGMENT_HEADER = Struct("<8sIQQ16s")
 _SEGMENT_MAGIC = b"DSQLJRN1"
@@ -57,6 +61,11 @@ def padded(length: int) -> int:
     return -(-length // SECTOR_BYTES) * SECTOR_BYTES
 
 
+def segment_bytes(number: int, bytes_max: int) -> int:
+    """The size that segment ``number`` is prepared with."""
+    return min(bytes_max, FIRST_SEGMENT_BYTES << min(number - 1, 32))
+
+
 def segment_path(directory: Path, number: int) -> Path:
     return directory / f"{number:010d}.segment"
 
@@ -80,24 +89,29 @@ def open_segment(directory: Path, number: int) -> int:
         return descriptor
 
 
-def prepare_segment(directory: Path, number: int, size: int) -> None:
+def prepare_segment(directory: Path, number: int, size: int, stop: Event | None = None) -> None:
     """Create segment ``number`` full of zeroes, so that syncing a record later needs no change of the file's size.
 
-    Does nothing if the segment has come into use meanwhile.
+    With ``stop`` it takes its time, to leave the disk to others, and ends early when that is set. Does nothing if the
+    segment has come into use meanwhile.
     """
     unfinished = directory / f"{number:010d}.preparing"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         for at in range(0, size, len(_ZERO_CHUNK)):
-            os.pwrite(descriptor, _ZERO_CHUNK[: size - at], at)
-            os.fdatasync(descriptor)
+            started = monotonic()
+            write_all(descriptor, _ZERO_CHUNK[: size - at], at)
+            if stop is not None:
+                os.fdatasync(descriptor)
+                if stop.wait(_REST_FACTOR * (monotonic() - started)):
+                    return
         os.fsync(descriptor)
+        with contextlib.suppress(FileExistsError):
+            # A link, and not a rename: it never replaces a segment that a writer couldn't wait for.
+            os.link(unfinished, segment_path(directory, number))
     finally:
         os.close(descriptor)
-    with contextlib.suppress(FileExistsError):
-        # A link, and not a rename: it never replaces a segment that a writer couldn't wait for.
-        os.link(unfinished, segment_path(directory, number))
-    unfinished.unlink()
+        unfinished.unlink()
     sync_directory(directory)
 
 
