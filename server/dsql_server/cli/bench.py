@@ -19,7 +19,7 @@ from dsql_server.cli.workload.client import OPERATIONS, Plan, Result, Round, Wro
 from dsql_server.cli.workload.fleet import Fleet, LoadFailed, merge
 from dsql_server.cli.workload.orders import SEED_AGE, Seed, Tables
 from dsql_server.cli.workload.schema import create_tables, drop_tables, insert_seed
-from dsql_server.cli.workload.session import Session, UnsupportedUrl, is_dsql, open_session, without_password
+from dsql_server.cli.workload.session import UnsupportedUrl, is_dsql, open_session, without_password
 
 SEED_ORDERS = 1_000
 #: With two databases their rounds take turns, so that what else the machine does meets both.
@@ -125,7 +125,7 @@ def measure(console: Console, settings: BenchSettings) -> list[Target]:
         with contextlib.ExitStack() as stack:
             for url, names in zip(settings.urls, tables, strict=True):
                 with console.status(f"Creating tables at {without_password(url)}"):
-                    _set_up(stack, url, names, seed)
+                    stack.enter_context(_tables(url, names, seed))
             plans = [
                 [
                     Plan(url, names, seed, client, settings.clients, settings.conflict_share, rival=False)
@@ -144,28 +144,30 @@ def measure(console: Console, settings: BenchSettings) -> list[Target]:
     return [_target(url, name, rounds) for url, name, rounds in zip(settings.urls, kinds, parts, strict=True)]
 
 
-def _set_up(stack: contextlib.ExitStack, url: str, tables: Tables, seed: Seed) -> None:
-    session = open_session(url)
-    stack.callback(session.close)
-    stack.enter_context(_tables(session, tables, dsql=is_dsql(url)))
-    insert_seed(session.connection, tables, seed)
-    if not is_dsql(url):
-        session.connection.execute(f"ANALYZE {tables.orders}, {tables.items}")
-
-
 @contextlib.contextmanager
-def _tables(session: Session, tables: Tables, *, dsql: bool) -> Iterator[None]:
+def _tables(url: str, tables: Tables, seed: Seed) -> Iterator[None]:
+    """The tables with their seed; dropped at the end."""
     import psycopg
 
     try:
-        create_tables(session.connection, tables, dsql=dsql)
+        with contextlib.closing(open_session(url)) as session:
+            create_tables(session.connection, tables, dsql=is_dsql(url))
+            insert_seed(session.connection, tables, seed)
+            if not is_dsql(url):
+                session.connection.execute(f"ANALYZE {tables.orders}, {tables.items}")
         yield
     except BaseException:
         # What went wrong first is what the user has to know.
         with contextlib.suppress(psycopg.Error):
-            drop_tables(session.connection, tables)
+            _drop(url, tables)
         raise
-    drop_tables(session.connection, tables)
+    _drop(url, tables)
+
+
+def _drop(url: str, tables: Tables) -> None:
+    # On a connection of its own: DSQL closes one that has lived through a long run.
+    with contextlib.closing(open_session(url)) as session:
+        drop_tables(session.connection, tables)
 
 
 def _run_rounds(console: Console, fleet: Fleet, settings: BenchSettings) -> list[list[Result]]:
