@@ -96,7 +96,7 @@ class EmbeddedCommitPath:
         self._checkpointed_at = 0.0
         self._checkpointed_bytes = 0
         self._traces = TraceLog(self._shard_map)
-        self._leases = SequenceLeases(self)
+        self._leases = SequenceLeases(self, loop)
         self._opened = False
         self.handlers: dict[type, Any] = {
             Committed: self._on_committed,

@@ -6,6 +6,7 @@ value behind the leased ones; so leases conflict like any other transactions, an
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
@@ -26,8 +27,10 @@ from dsql_server.interfaces.messages import (
 
 #: A COPY BINARY tuple: one field of eight bytes.
 COUNTER_ROW = Struct("!hiq")
-#: How often a lease that conflicts with another writer of the counter is tried.
-LEASE_ATTEMPTS_MAX = 100
+#: How often a lease that conflicts with another writer of the counter is tried,
+LEASE_ATTEMPTS_MAX = 1000
+#: and how long it leaves the other one to finish.
+LEASE_RETRY_S = 0.001
 #: Leases of one counter that wait for the one on its way are merged, up to this many values.
 LEASE_COUNT_MAX = 1 << 40
 
@@ -40,8 +43,9 @@ class _Lease(NamedTuple):
 class SequenceLeases:
     """Hands out leases, one transaction at a time for each counter; those that wait share the next transaction."""
 
-    def __init__(self, path: CommitPath) -> None:
+    def __init__(self, path: CommitPath, loop: asyncio.AbstractEventLoop) -> None:
         self._path = path
+        self._loop = loop
         self._waiting: dict[bytes, deque[_Lease]] = {}
 
     def lease(self, key: bytes, count: int, on_lease: Callable[[int], None]) -> None:
@@ -68,7 +72,7 @@ class SequenceLeases:
 
         def on_outcome(outcome: CommitOutcome) -> None:
             if type(outcome) is Conflict and attempts > 1:
-                self._try(key, leases, attempts - 1)
+                self._loop.call_later(LEASE_RETRY_S, self._try, key, leases, attempts - 1)
                 return
             self._finish(key, leases, first if type(outcome) is Committed else LEASE_FAILED)
 
