@@ -59,7 +59,7 @@ def start(
         raise click.UsageError("--ephemeral keeps nothing, --data-dir keeps the data: give one of them")
     with _extra("server"):
         from dsql_server.cli.start import default_data_dir, serve
-        from dsql_server.cluster.server import ServerSettings, StartError
+        from dsql_server.cluster.settings import ServerSettings, StartError
 
         if not ephemeral and data_dir is None:
             data_dir = default_data_dir()

@@ -24,6 +24,8 @@ class EngineInstance:
     removed at stop. ``bootstrap_sql`` runs once, as the superuser, in the template's database ``template1``: every
     database made from it later has what it made.
 
+    ``binaries`` may be a function that finds them: it then runs in the thread that starts the engine.
+
     However this process ends, the engine ends too.
     """
 
@@ -32,7 +34,7 @@ class EngineInstance:
 
     def __init__(
         self,
-        binaries: EngineBinaries,
+        binaries: EngineBinaries | Callable[[], EngineBinaries],
         directory: Path | None = None,
         settings: EngineSettings | None = None,
         bootstrap_sql: Sequence[str] = (),
@@ -93,7 +95,8 @@ class EngineInstance:
     def _start(self) -> None:
         account = engine_account(self._settings.account)
         cache = cache_directory(account, self._settings.cache_directory)
-        binaries = readable_binaries(self._binaries, account, cache)
+        found = self._binaries() if callable(self._binaries) else self._binaries
+        binaries = readable_binaries(found, account, cache)
         template = template_data(binaries, account, cache, self._bootstrap_sql)
         directory = EngineDirectory.create(self._preferred, account)
         try:
@@ -116,7 +119,8 @@ class EngineInstance:
 
 async def _to_the_end(work: Callable[[], None], undo: Callable[[], None] | None) -> None:
     """Run blocking ``work`` in a thread. When cancelled, let it finish all the same, then ``undo`` it."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    # Not by to_thread: that begins only at the loop's next turn, and the caller may keep the loop busy meanwhile.
+    running = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -8,8 +8,6 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import psycopg
-
 from dsql_server.engine.account import Account
 from dsql_server.engine.binaries import EngineBinaries
 from dsql_server.engine.cache import published
@@ -70,6 +68,8 @@ def _build(top: Path, binaries: EngineBinaries, account: Account, bootstrap_sql:
 
 
 def _execute(socket: Path, statements: Sequence[str]) -> None:
+    import psycopg  # slow to import, and needed only when the template is built
+
     with psycopg.connect(
         host=str(socket), port=ENGINE_PORT, user=ENGINE_SUPERUSER, dbname="template1", autocommit=True
     ) as connection:
