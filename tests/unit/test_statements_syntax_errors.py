@@ -75,6 +75,8 @@ def test_hints() -> None:
         ("AWS IAM x", 'syntax error at or near "x"', 9),
         ("AWS IAM GRANT", "syntax error at end of input", 14),
         ("AWS IAM GRANT r TO", "syntax error at end of input", 19),
+        ("AWS IAM GRANT r; SELECT 1", 'syntax error at or near ";"', 16),
+        ("AWS IAM GRANT r TO; SELECT 1", 'syntax error at or near ";"', 19),
         ("AWS IAM GRANT r TO q", 'syntax error at or near "q"', 20),
         ("AWS IAM GRANT r TO 'a' 'b'", "syntax error at or near \"'b'\"", 24),
         ("AWS IAM GRANT 'r' TO 'a'", "syntax error at or near \"'r'\"", 15),

@@ -13,8 +13,8 @@ from dsql_server.statements.syntax import Parsed, explained_text, parse
 from dsql_server.statements.tags import command_tag
 from dsql_server.statements.tree import Node, constant, tag_of
 
-CACHED_TEXTS_MAX = 8192  #: query texts
-CACHED_TEXT_LENGTH_MAX = 16384  #: characters; longer texts (bulk inserts) hardly repeat
+CACHED_TEXTS_MAX = 4096  #: query texts
+CACHED_TEXT_LENGTH_MAX = 8192  #: characters; longer texts (bulk inserts) hardly repeat
 
 _QUERIES = {
     "SelectStmt": StatementKind.SELECT,

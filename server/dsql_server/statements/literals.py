@@ -18,14 +18,14 @@ from dsql_server.statements.liftable import liftable_locations
 from dsql_server.statements.syntax import string_value
 from dsql_server.statements.tree import load
 
-LITERALS_MAX = 4096  #: constants of one text; a larger one is run as it is
-TEMPLATES_MAX = 4096  #: templates remembered
+LITERALS_MAX = 1024  #: constants of one text; a larger one is run as it is
+TEMPLATES_MAX = 1024  #: templates remembered
 
 _INT4_MAX = 2**31 - 1
 _INT8_MAX = 2**63 - 1
-_NUMBERS = frozenset({"ICONST", "FCONST"})
-_WORDS = frozenset({"TRUE_P", "FALSE_P", "NULL_P"})
-_CONSTANTS = _NUMBERS | _WORDS | {"SCONST"}
+#: Tokens that are constants, by the letter that stands for them in the key of a template.
+_CONSTANTS = {"ICONST": "i", "FCONST": "f", "SCONST": "s", "TRUE_P": "b", "FALSE_P": "b", "NULL_P": "n"}
+_NUMBERS = "if"
 _COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
 _QUERIES = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"})
 _MASK = "\0"  #: can't be in a text
@@ -78,13 +78,13 @@ def lift_literals(sql: str) -> Lifted | None:
     constants = [i for i, token in enumerate(tokens) if token.name in _CONSTANTS]
     if not constants or len(constants) > LITERALS_MAX or _MASK in sql:
         return None
-    names = tuple(tokens[i].name for i in constants)
-    template = _template(texts, constants, names)
+    kinds = "".join([_CONSTANTS[tokens[i].name] for i in constants])
+    template = _template(texts, constants, kinds)
     if template is None:
         return None
     literals = []
     for n in template.lifted:
-        literal = _literal(names[n], texts[constants[n]], n in template.negated)
+        literal = _literal(kinds[n], texts[constants[n]], n in template.negated)
         if literal is None:
             return None
         literals.append(literal)
@@ -100,12 +100,12 @@ def _fill(template: _Template, texts: list[str], constants: list[int]) -> str:
     return "".join(filled)
 
 
-def _literal(name: str, text: str, negated: bool) -> Literal | None:
-    if name == "ICONST" or name == "FCONST":
+def _literal(kind: str, text: str, negated: bool) -> Literal | None:
+    if kind in _NUMBERS:
         return _number(text, negated)
-    if name == "NULL_P":
+    if kind == "n":
         return Literal(LiteralKind.NULL, None)
-    if name in _WORDS:
+    if kind == "b":
         return Literal(LiteralKind.BOOLEAN, text.lower())
     if text[0] == "'":
         inner = text[1:-1].replace("''", "\0")
@@ -132,25 +132,25 @@ def _number(text: str, negated: bool) -> Literal:
     return Literal(LiteralKind.NUMERIC, f"{sign}{value}")
 
 
-def _template(texts: list[str], constants: list[int], names: tuple[str, ...]) -> _Template | None:
+def _template(texts: list[str], constants: list[int], kinds: str) -> _Template | None:
     """The template of a text, decided once for all texts that differ in their constants only."""
     masked = texts.copy()
     for i in constants:
         masked[i] = _MASK
-    key = " ".join(masked), names
+    key = " ".join(masked), kinds
     if key in _templates:
         _templates.move_to_end(key)
         return _templates[key]
-    template = _templates[key] = _make_template(texts, constants, names)
+    template = _templates[key] = _make_template(texts, constants, kinds)
     if len(_templates) > TEMPLATES_MAX:
         _templates.popitem(last=False)
     return template
 
 
-_templates: OrderedDict[tuple[str, tuple[str, ...]], _Template | None] = OrderedDict()
+_templates: OrderedDict[tuple[str, str], _Template | None] = OrderedDict()
 
 
-def _make_template(texts: list[str], constants: list[int], names: tuple[str, ...]) -> _Template | None:
+def _make_template(texts: list[str], constants: list[int], kinds: str) -> _Template | None:
     try:
         tree = load(parser.parse_sql_json(" ".join(texts)))
     except parser.ParseError:
@@ -164,7 +164,7 @@ def _make_template(texts: list[str], constants: list[int], names: tuple[str, ...
     written: list[str | int] = list(texts)
     lifted, negated = [], set()
     for n, i in enumerate(constants):
-        is_negated = i > 0 and texts[i - 1] == "-" and starts[i - 1] in locations and names[n] in _NUMBERS
+        is_negated = i > 0 and texts[i - 1] == "-" and starts[i - 1] in locations and kinds[n] in _NUMBERS
         if is_negated or starts[i] in locations:
             parameter += 1
             written[i] = f"${parameter}"

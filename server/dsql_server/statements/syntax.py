@@ -170,23 +170,27 @@ def _rewrite_iam(
     result.iam_at.append(start)
     chars[start:end] = " " * (end - start)
     i += 3
-    while i < len(tokens) and tokens[i].name != "ASCII_59" and words[i] not in ("to", "from"):
-        if tokens[i].name == "SCONST" or words[i] == "on":
+    while i < len(tokens) and words[i] not in ("to", "from"):
+        if tokens[i].name in ("SCONST", "ASCII_59") or words[i] == "on":
             raise _error_at(sql, tokens[i])
         i += 1
-    expected = "SCONST"
-    for i in range(i + 1, len(tokens)):
+    return _replace_arns(sql, tokens, i + 1, result, chars)
+
+
+def _replace_arns(sql: str, tokens: list[parser.Token], i: int, result: _Rewritten, chars: list[str]) -> int:
+    """Put names for the strings of ``TO 'arn', 'arn'``; returns the semicolon or the end."""
+    is_string = True
+    while i < len(tokens) and tokens[i].name != "ASCII_59":
         token = tokens[i]
-        if token.name == "ASCII_59":
-            return i
-        if token.name != expected:
+        if token.name != ("SCONST" if is_string else "ASCII_44"):
             raise _error_at(sql, token)
-        if expected == "SCONST":
+        if is_string:
             length = token.end + 1 - token.start
             result.arns[token.start] = string_value(sql[token.start : token.end + 1])
             chars[token.start : token.end + 1] = "a".ljust(length)
-        expected = "ASCII_44" if expected == "SCONST" else "SCONST"
-    return len(tokens)
+        is_string = not is_string
+        i += 1
+    return i
 
 
 def _error_at(sql: str, token: parser.Token) -> SqlSyntaxError:
