@@ -31,7 +31,7 @@ OURS = (
 )
 
 #: asyncpg knows no PGHOSTADDR: resolve the endpoint's name to the local cluster for it.
-RESOLVER = '''
+RESOLVER = """
 import os, socket
 
 _getaddrinfo = socket.getaddrinfo
@@ -45,7 +45,7 @@ def _local(host, port, *args, **kwargs):
 
 
 socket.getaddrinfo = _local
-'''
+"""
 
 
 def unpack(directory: Path) -> Path:

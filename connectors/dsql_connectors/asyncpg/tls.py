@@ -58,7 +58,7 @@ class TlsChoice:
             key = self._key()
             context = _context(*key)
             _known.add(key)
-        return context if name is None else _NamedContext(context, name)
+        return context if name is None else _named(context, name)
 
     def _key(self) -> tuple[str, str, int]:
         try:
@@ -88,6 +88,11 @@ def _context(mode: str, roots: str, changed_ns: int) -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise CertificateError(f"can't read the root certificates in sslrootcert={roots}: {error}") from error
     return context
+
+
+@functools.lru_cache(maxsize=32)
+def _named(context: ssl.SSLContext, name: str) -> ssl.SSLContext:
+    return _NamedContext(context, name)
 
 
 class _NamedContext(ssl.SSLContext):

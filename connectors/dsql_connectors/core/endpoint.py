@@ -70,7 +70,7 @@ def resolve_endpoint(
     if cluster_id is not None:
         return Endpoint(host, cluster_host, found, cluster_id)
     _check_signable(host)
-    return Endpoint(host, host, found, None)
+    return Endpoint(host, lowered, found, None)
 
 
 def _region_of_host(host: str) -> str | None:

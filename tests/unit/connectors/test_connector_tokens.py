@@ -16,7 +16,7 @@ from botocore.session import Session
 from scripted_server import ENDPOINT, REGION
 
 from dsql_connectors import errors
-from dsql_connectors.core import credentials
+from dsql_connectors.core import credentials, tokens
 from dsql_connectors.core.credentials import SOURCES_MAX, CredentialsSource, credentials_source, region_of_profile
 from dsql_connectors.core.settings import TokenRequest
 from dsql_connectors.core.tokens import generate_token, generate_token_async
@@ -28,6 +28,7 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=timezone.utc)
 @pytest.fixture
 def fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_, **__: NOW)
+    monkeypatch.setattr(tokens, "current_time", lambda: NOW)
 
 
 @pytest.mark.usefixtures("fixed_time")
