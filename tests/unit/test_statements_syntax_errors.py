@@ -29,7 +29,7 @@ def _error(sql: str) -> SqlSyntaxError:
         ("SELECT 1 /* x", "42601", 'unterminated /* comment at or near "/* x"', 10),
         ("SELECT 123abc", "42601", 'trailing junk after numeric literal at or near "123abc"', 8),
         ("SELECT 0x", "42601", 'invalid hexadecimal integer at or near "0x"', 8),
-        ("SELECT x FROM t WHERE a = $1AND b", "42601", 'syntax error at or near "b"', 33),
+        ("SELECT x FROM t WHERE $1AND b c d", "42601", 'trailing junk after parameter at or near "$1AND"', 23),
         ("SELECT x FROM t $1WHERE", "42601", 'trailing junk after parameter at or near "$1WHERE"', 17),
         ("SELECT E'\\u00'", "22025", "invalid Unicode escape", 10),
         ("SELECT U&'\\zzzz'", "42601", "invalid Unicode escape", 11),
@@ -48,9 +48,6 @@ def _error(sql: str) -> SqlSyntaxError:
     ],
 )
 def test_errors(sql: str, sqlstate: str, message: str, position: int | None) -> None:
-    if sql == "SELECT x FROM t WHERE a = $1AND b":
-        message, position = 'trailing junk after parameter at or near "$1AND"', 27
-        sql += " c"
     error = _error(sql)
     assert (error.sqlstate, error.message, error.position) == (sqlstate, message, position)
 
