@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsql_server.cli.bench import ratios
-from dsql_server.cli.charts import chart_bins, latency_table
+from dsql_server.cli.charts import chart_bins, count, latency_table
 
 if TYPE_CHECKING:
     from dsql_server.cli.bench import BenchSettings, Target
@@ -22,8 +22,8 @@ def print_bench(out: Console, settings: BenchSettings, targets: Sequence[Target]
         bins = chart_bins(out.width)
         out.print(latency_table(target.latencies, target.result.latencies_s, title=title, bins=bins))
         out.print(
-            f"{target.operations_per_second:.0f} operations/s with {settings.clients} clients in"
-            f" {target.result.seconds:.1f} s; {target.result.conflicts} conflicts, each retried\n"
+            f"{target.operations_per_second:,.0f} operations/s with {count(settings.clients, 'client')} in"
+            f" {target.result.seconds:.1f} s; {count(target.result.conflicts, 'conflict')}, each followed by a retry\n"
         )
     if len(targets) == 2:
         out.print(_ratio_table(*targets))

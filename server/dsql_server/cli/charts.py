@@ -28,6 +28,11 @@ def milliseconds(value_ms: float) -> str:
     return f"{value_ms:.2f}" if value_ms < 10 else f"{value_ms:.1f}" if value_ms < 100 else f"{value_ms:.0f}"
 
 
+def count(number: int, noun: str) -> str:
+    """``1 client``, ``2 clients``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def chart_bins(terminal_width: int) -> int:
     """Width of the chart in a latency table, in characters."""
     return max(CHART_BINS_MIN, min(CHART_BINS_MAX, terminal_width - NUMBERS_WIDTH))

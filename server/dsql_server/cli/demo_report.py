@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dsql_server.cli.charts import bar, chart_bins, latency_table
+from dsql_server.cli.charts import bar, chart_bins, count, latency_table
 
 if TYPE_CHECKING:
     from dsql_server.cli.demo import Demo
@@ -27,9 +27,9 @@ NS_PER_MS = 1_000_000
 def print_demo(out: Console, demo: Demo) -> None:
     """Print the whole report."""
     out.print(
-        f"[bold]{len(demo.result.acknowledged)} orders[/bold] by {demo.clients} clients in {demo.result.seconds:.1f} s,"
-        f" on a cluster that started in {demo.start_s:.1f} s. {demo.result.conflicts} transactions lost to another one"
-        " and were replayed by the connector.\n"
+        f"[bold]{count(len(demo.result.acknowledged), 'order')}[/bold] by {count(demo.clients, 'client')} in"
+        f" {demo.result.seconds:.1f} s, on a cluster that started in {demo.start_s:.1f} s. The connector replayed"
+        f" {count(demo.result.conflicts, 'transaction')} that lost to another one.\n"
     )
     for table in (
         _front(demo.metrics["frontend"], demo.metrics["processors"]),
