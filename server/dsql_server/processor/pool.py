@@ -16,6 +16,8 @@ from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE
 from dsql_server.catalog.state import quote_identifier
 
 TEMPLATE_DATABASE = "template1"
+#: The other database that an engine starts with.
+START_DATABASE = "postgres"
 #: Databases kept ready beyond those leased.
 SPARE_DATABASES = 2
 #: Catalog changes after which the template is brought up to date, so that new databases need little replay.
@@ -96,9 +98,8 @@ class ProcessorPool:
 
     async def open(self) -> None:
         """Bring the template up to the catalog's version and provision the first databases."""
-        self._admin = await connect_engine(self.socket_path, ENGINE_ROLE, "postgres")
+        self._admin = await connect_engine(self.socket_path, ENGINE_ROLE, START_DATABASE)
         await self._update_template(with_shared=True)
-        await self._provision(1)
         self._schedule_refill()
 
     async def close(self) -> None:
@@ -162,10 +163,11 @@ class ProcessorPool:
                 await self._admin_execute(f"DROP DATABASE {processor.database} WITH (FORCE)")
 
     async def provision_processor(self) -> QueryProcessor:
-        """A processor outside the pool, for the machinery itself."""
-        if not self._spare:
-            await self._provision(1)
-        return self._spare.popleft()
+        """A processor outside the pool, for the machinery itself; ask once.
+
+        It gets the database that the engine starts with, a copy of the template as it was before any change.
+        """
+        return QueryProcessor(START_DATABASE, 0, self.socket_path)
 
     # -- provisioning ----------------------------------------------------------------------------------------
 
