@@ -44,7 +44,7 @@ def create_schema(connection: psycopg.Connection) -> None:
             continue
         result = connection.execute(statement)
         job = result.fetchone() if result.description else None
-        if job is not None:
+        if job is not None and job[0] is not None:  # an index that is there already needs no job
             connection.execute("CALL sys.wait_for_job(%s)", (job[0],))
 
 

@@ -18,6 +18,8 @@ SEED_ORDERS_PER_TRANSACTION = SEED_ROWS_PER_TRANSACTION // (1 + ITEMS_PER_ORDER)
 
 def create_tables(connection: psycopg.Connection[Any], tables: Tables, *, dsql: bool) -> None:
     """Two tables and two indexes, ready for queries on return; the connection is in autocommit mode."""
+    from psycopg import sql
+
     assert connection.autocommit, "DSQL takes one DDL statement a transaction"
     connection.execute(
         f"CREATE TABLE {tables.orders} (order_id uuid PRIMARY KEY, customer text NOT NULL, status text NOT NULL,"
@@ -34,7 +36,7 @@ def create_tables(connection: psycopg.Connection[Any], tables: Tables, *, dsql: 
         if dsql:
             job = connection.execute(f"CREATE INDEX ASYNC {index} ON {table} ({column})").fetchone()
             assert job is not None
-            connection.execute("CALL sys.wait_for_job(%s)", (job[0],))
+            connection.execute(sql.SQL("CALL sys.wait_for_job({})").format(job[0]))
         else:
             connection.execute(f"CREATE INDEX {index} ON {table} ({column})")
 
