@@ -137,7 +137,9 @@ class Listener:
                 return
             if code == _PROTOCOL_3:
                 client.send(
-                    p.error_response("08P01", "SSL is mandatory: connect with sslmode=require or stronger", severity="FATAL")
+                    p.error_response(
+                        "08P01", "SSL is mandatory: connect with sslmode=require or stronger", severity="FATAL"
+                    )
                 )
             client.close()
             return
@@ -218,9 +220,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport.close()
 
     def _refuse(self, refused: _Refused) -> None:
-        self._transport.write(
-            p.error_response(refused.sqlstate, refused.message, severity="FATAL", hint=refused.hint)
-        )
+        self._transport.write(p.error_response(refused.sqlstate, refused.message, severity="FATAL", hint=refused.hint))
         self._transport.close()
 
     def _read_startup(self) -> None:
@@ -236,7 +236,9 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
             return
         if code >> 16 != 3:
-            raise _Refused("0A000", f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.0")
+            raise _Refused(
+                "0A000", f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.0"
+            )
         if self._sni is None:
             raise _Refused(ACCESS_DENIED_SQLSTATE, "unable to accept connection, sni was not received")
         self._read_parameters(packet)
@@ -274,7 +276,7 @@ class ClientConnection(asyncio.Protocol):
             raise _Refused("08P01", "expected password response")
         if len(self._buffer) < length + 1:
             return
-        token = self._buffer[5 : length].decode("utf-8", "replace")
+        token = self._buffer[5:length].decode("utf-8", "replace")
         rest, self._buffer = self._buffer[length + 1 :], b""
         verdict = self._listener.verifier.verify(
             token, hostnames=self._listener.hostnames, user=self._user, now=self._listener.now()
@@ -323,7 +325,15 @@ class _Refused(Exception):
 
 #: Settings that a client may bring along at startup.
 _STARTUP_SETTINGS = frozenset(
-    {"application_name", "client_encoding", "datestyle", "extra_float_digits", "intervalstyle", "timezone", "search_path"}
+    {
+        "application_name",
+        "client_encoding",
+        "datestyle",
+        "extra_float_digits",
+        "intervalstyle",
+        "timezone",
+        "search_path",
+    }
 )
 
 
@@ -347,7 +357,7 @@ def _startup_options(options: str) -> dict[str, str]:
         if word == "-c" and at + 1 < len(words):
             at += 1
             word = words[at]
-        elif word.startswith("-c") or word.startswith("--"):
+        elif word.startswith(("-c", "--")):
             word = word[2:]
         name, equals, value = word.partition("=")
         if equals:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from dsql_server.catalog.bootstrap import ANSWERED_PARAMETERS
 from dsql_server.catalog.changes import Catalog
 from dsql_server.frontend.driver import Driver
-from dsql_server.frontend.statements import PLANNED_KINDS, Portal, Prepared, is_virtual, read_bind, read_name, read_parse
+from dsql_server.frontend.statements import (
+    PLANNED_KINDS,
+    Portal,
+    Prepared,
+    is_virtual,
+    read_bind,
+    read_name,
+    read_parse,
+)
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath
 from dsql_server.interfaces.messages import LockMode
@@ -74,7 +83,11 @@ class Session:
     """See the module. ``write`` sends bytes to the client, ``end`` closes the connection."""
 
     def __init__(
-        self, services: Services, role: str, settings: dict[str, str], write: Callable[[bytes], None],
+        self,
+        services: Services,
+        role: str,
+        settings: dict[str, str],
+        write: Callable[[bytes], None],
         end: Callable[[BaseException | None], None],
     ) -> None:
         self.services = services
@@ -290,7 +303,7 @@ class Session:
     # -- extended protocol ---------------------------------------------------------------------------------------
 
     async def _extended(self, batch: list[tuple[int, bytes]], synced: bool) -> None:
-        """Handle messages up to a Sync (``synced``) or Flush. What the engine gets is gathered and sent at each Execute."""
+        """Handle messages up to a Sync (``synced``) or Flush; what the engine gets is sent at each Execute."""
         if self._skipping:
             return
         pending = _Pending()
@@ -417,8 +430,10 @@ class Session:
         if self._settings_stale:
             await self._refresh_settings()
         plan = prepared.plan
-        if plan is not None and plan.version == self.services.catalog.version and (
-            prepared.plan_settings is self.plan_settings
+        if (
+            plan is not None
+            and plan.version == self.services.catalog.version
+            and (prepared.plan_settings is self.plan_settings)
         ):
             return plan
         found = await self._make_plan(statement, prepared.oids)
@@ -433,7 +448,11 @@ class Session:
                 return LoadPlan(state.version)
             found = await planner.plan(statement.engine_sql, oids, self.plan_settings)
             return found if found is not None else LoadPlan(state.version)
-        if statement.kind == StatementKind.EXPLAIN and statement.explained is not None and "analyze" in statement.options:
+        if (
+            statement.kind == StatementKind.EXPLAIN
+            and statement.explained is not None
+            and "analyze" in statement.options
+        ):
             return await self._make_plan(statement.explained, oids)
         if statement.kind == StatementKind.COPY:
             named = {name for _, name in statement.relations}
@@ -488,11 +507,18 @@ class Session:
         await self._send_without_execute(pending)
         assert prepared is not None
         if what == 83:
-            self._out.append(p.message(b"t", b"\x00\x00"))
+            count = prepared.statement.parameters if prepared.statement is not None else 0
+            self._out.append(p.message(b"t", p.pack_i16(count) + p.pack_i32(p.TEXT_OID) * count))
         self._out.append(self._virtual_description(prepared.statement))
 
     def _virtual_description(self, statement: Statement | None) -> bytes:
-        definition = statement.definition if statement is not None else None
+        if statement is None:
+            return p.NO_DATA_MESSAGE
+        if statement.kind == StatementKind.SHOW and statement.parameter is not None:
+            return p.row_description([(statement.parameter.name, p.TEXT_OID, -1)])
+        if statement.kind == StatementKind.CALL:
+            return p.row_description([("wait_for_job", p.BOOL_OID, 1)])
+        definition = statement.definition
         if definition is not None and (
             (definition.index is not None and definition.index.is_async) or definition.validates is not None
         ):
@@ -558,7 +584,7 @@ class Session:
         prepared = portal.prepared
         if prepared.virtual:
             await self._send_without_execute(pending, keep_portals=True)
-            await self._run_virtual(prepared.statement, described=True)
+            await self._run_virtual(prepared.statement, described=True, bound=portal.bound)
             return
         executor, statement, plan = self.executor, prepared.statement, prepared.plan or _NO_PLAN
         assert executor is not None and statement is not None
@@ -699,7 +725,7 @@ class Session:
 
     # -- statements that the front end steers --------------------------------------------------------------------
 
-    async def _run_virtual(self, statement: Statement | None, described: bool) -> None:
+    async def _run_virtual(self, statement: Statement | None, described: bool, bound: Bound | None = None) -> None:
         if statement is None:
             self._out.append(p.EMPTY_QUERY_MESSAGE)
             return
@@ -720,7 +746,9 @@ class Session:
         elif kind == StatementKind.DDL:
             await self._define(statement, described)
         elif kind == StatementKind.CALL:
-            await self._call(statement, described)
+            await self._call(statement, described, bound.values if bound is not None else ())
+        elif kind == StatementKind.SHOW:
+            self._show(statement, described)
         else:
             self._out.append(p.command_complete(statement.tag))
 
@@ -798,7 +826,7 @@ class Session:
         return answer, self._plan_builds(statement, pending)
 
     def _plan_builds(self, statement: Statement, pending: PendingDefinition) -> str | None:
-        """Jobs for new indexes of tables that may hold rows. Returns the id of the job, if the statement answers one."""
+        """Jobs for new indexes of tables that may hold rows; the id of the job, if the statement answers one."""
         definition = statement.definition
         if definition is None or definition.index is None or not definition.index.is_async:
             return None
@@ -811,10 +839,16 @@ class Session:
                 pending.mutations.append(self.services.jobs.job_row(job_id, "submitted", index))
         return job_id
 
-    async def _call(self, statement: Statement, described: bool) -> None:
-        await self.services.jobs.wait_for_call(statement)
+    async def _call(self, statement: Statement, described: bool, values: Sequence[bytes | None]) -> None:
+        completed = await self.services.jobs.wait_for_call(statement, values)
         if not described:
-            self._out.append(p.row_description([("wait_for_job", 16, 1)]))
-        self._out.append(p.data_row(["t"]))
+            self._out.append(self._virtual_description(statement))
+        self._out.append(p.data_row(["t" if completed else "f"]))
         self._out.append(p.command_complete("CALL"))
 
+    def _show(self, statement: Statement, described: bool) -> None:
+        assert statement.parameter is not None
+        if not described:
+            self._out.append(self._virtual_description(statement))
+        self._out.append(p.data_row([ANSWERED_PARAMETERS[statement.parameter.name]]))
+        self._out.append(p.command_complete(statement.tag))

@@ -24,6 +24,8 @@ Row = tuple[bytes, bytes]  #: key, stored value
 
 #: More distinct values than this in an IN list or a join: one scan is cheaper than many look-ups.
 POINTS_MAX = 2000
+#: Up to so many keys are read one by one; more are grouped by node first.
+FEW_KEYS = 6
 
 
 @dataclass(slots=True)
@@ -323,10 +325,10 @@ _value_of = itemgetter(1)
 
 def fetch_entries(entries: list[Row], storage: StorageReader, t: Timestamp) -> list[Row]:
     """The rows that index entries point to. An entry's value is its row's key."""
-    keys = [entry[1] for entry in entries]
-    if len(keys) == 1:
-        row = storage.get(keys[0], t)
-        return [] if row is None else [(keys[0], row)]
+    if len(entries) <= FEW_KEYS:
+        get = storage.get
+        return [(key, row) for _, key in entries if (row := get(key, t)) is not None]
+    keys = [key for _, key in entries]
     return [(k, v) for k, v in zip(keys, storage.get_many(keys, t), strict=True) if v is not None]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from struct import Struct
 from typing import Any
 
 from dsql_server.interfaces import protocol as p
 
 #: A relayed answer longer than this is handed on in pieces, in bytes.
 STREAM_THRESHOLD_BYTES = 256 * 1024
+_HEADER = Struct("!Bi")  # a message's type and length
 #: Prepared statements of our own that one engine connection keeps.
 STATEMENTS_MAX = 2000
 
@@ -40,8 +42,19 @@ class Answer:
     statement where the batch asked to collect. ``status`` is the last ReadyForQuery's.
     """
 
-    __slots__ = ("completions", "copy_in", "described", "error", "injected_error", "out", "rows", "status", "streamed", "suspended",
-                 "tags")  # fmt: skip
+    __slots__ = (
+        "completions",
+        "copy_in",
+        "described",
+        "error",
+        "injected_error",
+        "out",
+        "rows",
+        "status",
+        "streamed",
+        "suspended",
+        "tags",
+    )
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
@@ -115,7 +128,7 @@ class EngineConnection(asyncio.Protocol):
             data = self._tail + data
         at = 0
         size = len(data)
-        unpack = p.unpack_i32
+        header = _HEADER.unpack_from
         while self._exchanges:
             exchange = self._exchanges[0]
             answer = exchange.answer
@@ -124,10 +137,13 @@ class EngineConnection(asyncio.Protocol):
             collect = exchange.collect
             skip = exchange.skip
             while size - at >= 5:
-                kind = data[at]
-                end = at + 1 + unpack(data, at + 1)[0]
+                kind, end = header(data, at)
+                end += at + 1
                 if end > size:
                     break
+                if skip and (kind == p.BIND_COMPLETE or kind == p.PARSE_COMPLETE):
+                    at = end
+                    continue
                 if kind == p.DATA_ROW:
                     if collect:
                         answer.rows[-1].append(data[at + 5 : end])

@@ -9,8 +9,14 @@ class SqlError(Exception):
     """An error with PostgreSQL's fields, ready to be sent. ``body`` is the body of an ErrorResponse as it came."""
 
     def __init__(
-        self, sqlstate: str, message: str, *, detail: str | None = None, hint: str | None = None,
-        position: int | None = None, severity: str = "ERROR",
+        self,
+        sqlstate: str,
+        message: str,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+        position: int | None = None,
+        severity: str = "ERROR",
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate

@@ -13,8 +13,8 @@ from typing import Any
 
 from dsql_server.catalog.changes import Catalog
 from dsql_server.catalog.state import Index, Table
-from dsql_server.encoding.parameters import NotUnderstood, OutOfRange
 from dsql_server.encoding.keys import NOT_NULL, prefix
+from dsql_server.encoding.parameters import NotUnderstood, OutOfRange
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath
 from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Committed, Conflict, ConflictKind, LockMode
@@ -75,9 +75,8 @@ class Executor:
         self._own_names = itertools.count()
         self._loaded_rows = 0
         switch = processor.role != ADMIN_ROLE
-        self._role_on, self._role_off = (
-            (self._statement(f"SET ROLE {LOADER_ROLE}"), self._statement("RESET ROLE")) if switch else (None, None)
-        )
+        self._role_on = self._statement(f"SET ROLE {LOADER_ROLE}") if switch else b""
+        self._role_off = self._statement("RESET ROLE") if switch else b""
         self._begin = self._statement("BEGIN ISOLATION LEVEL REPEATABLE READ")
         self._rollback = self._statement("ROLLBACK")
         self._savepoint = self._statement("SAVEPOINT dsqlkit_load")
@@ -166,8 +165,7 @@ class Executor:
         return self._guarded(data, count, parts, keep_apart)
 
     def _guarded(self, data: bytes, count: int, parts: list[bytes], keep_apart: bool) -> int:
-        if self._role_on is not None:
-            assert self._role_off is not None
+        if self._role_on:
             data = self._role_on + data + self._role_off
             count += 2
         if keep_apart:
@@ -270,8 +268,7 @@ class Executor:
             return
         name, parse = self.connection.statement(extraction_sql(table, everything=False))
         batch = parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED
-        if self._role_on is not None:
-            assert self._role_off is not None
+        if self._role_on:
             answer = await self.collect(self._role_on + batch + self._role_off + p.SYNC)
             rows = answer.rows[1] if len(answer.rows) > 1 else []
         else:
@@ -330,7 +327,7 @@ class Executor:
         So it is where nothing need be asked of the engine between the statement and its COMMIT. Keys known beforehand
         are looked up here; if one is taken, the slow way finds the words for it.
         """
-        if self._role_on is not None or plan.side_effects or plan.key_shared:
+        if self._role_on or plan.side_effects or plan.key_shared:
             return False
         if plan.insert is None or not plan.single_insert_only:
             return not plan.verify_keys
@@ -380,7 +377,7 @@ class Executor:
             return
         self.check_current()
         data, works = workspace.extraction(self.connection)
-        role = self._role_on or b""
+        role = self._role_on
         answer = await self.collect(role + data + self._rollback + p.SYNC)
         self.engine_open = False
         if answer.error is not None:
@@ -431,7 +428,7 @@ class Executor:
 
     def _finish(self) -> None:
         workspace, self.workspace = self.workspace, None
-        if workspace is None or not self._loaded_rows and not workspace.tables:
+        if workspace is None or (not self._loaded_rows and not workspace.tables):
             return
         dead = self.processor.dead_rows
         for work in workspace.tables.values():

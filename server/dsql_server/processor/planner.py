@@ -32,8 +32,8 @@ _PLANNER_SETTINGS = {
 }
 
 _USER_FUNCTIONS_SQL = (
-    "SELECT coalesce(json_agg(DISTINCT p.proname), '[]')::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n "
-    "ON n.oid = p.pronamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys') AND p.prolang = 14"
+    "SELECT coalesce(json_agg(DISTINCT p.proname), '[]')::text FROM pg_catalog.pg_proc p "
+    "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys') AND p.prolang = 14"
 )
 
 
@@ -68,7 +68,7 @@ class Planner:
             self._processor.close()
 
     def may_read_tables(self, statement: Statement) -> bool:
-        """Whether the statement can touch a stored table: it names a relation of a user's, or calls a user's function."""
+        """Whether the statement can touch a stored table: it names a user's relation or calls a user's function."""
         for schema, name in statement.relations:
             if schema not in ("pg_catalog", "information_schema") and not (schema is None and name.startswith("pg_")):
                 return True
@@ -104,9 +104,7 @@ class Planner:
         state = self._catalog.state
         self.planned += 1
         try:
-            answer = await connection.run(
-                p.parse(b"plan", sql.encode(), oids) + p.describe_statement(b"plan") + p.SYNC
-            )
+            answer = await connection.run(p.parse(b"plan", sql.encode(), oids) + p.describe_statement(b"plan") + p.SYNC)
         except EngineError:
             return None
         parameter_oids = _parameter_oids(answer.described)

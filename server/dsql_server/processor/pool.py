@@ -11,9 +11,9 @@ import contextlib
 from collections import deque
 
 from dsql_server.catalog.changes import Catalog, CatalogChange
+from dsql_server.catalog.state import quote_identifier
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, connect_engine
 from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE
-from dsql_server.catalog.state import quote_identifier
 
 TEMPLATE_DATABASE = "template1"
 #: The other database that an engine starts with.
@@ -23,7 +23,9 @@ SPARE_DATABASES = 2
 #: Catalog changes after which the template is brought up to date, so that new databases need little replay.
 TEMPLATE_LAG_MAX_CHANGES = 16
 
-_REPLAY_SETTINGS = "SET allow_system_table_mods = on; SET check_function_bodies = off; SET client_min_messages = error; "
+_REPLAY_SETTINGS = (
+    "SET allow_system_table_mods = on; SET check_function_bodies = off; SET client_min_messages = error; "
+)
 
 
 class QueryProcessor:
@@ -195,7 +197,9 @@ class ProcessorPool:
             async with self._admin_lock:
                 version = self._template_version
                 assert self._admin is not None
-                await self._admin.execute(f"CREATE DATABASE {database} TEMPLATE {TEMPLATE_DATABASE} STRATEGY file_copy OWNER dsql_loader")
+                await self._admin.execute(
+                    f"CREATE DATABASE {database} TEMPLATE {TEMPLATE_DATABASE} STRATEGY file_copy OWNER dsql_loader"
+                )
             self.created += 1
             self._spare.append(QueryProcessor(database, version, self.socket_path))
 

@@ -1,4 +1,4 @@
-"""Roles of the engine that are the machinery's own. None of them is a superuser but ENGINE_ROLE, which no session has."""
+"""Roles of the engine that are the machinery's own. Only ENGINE_ROLE is a superuser, and no session has it."""
 
 #: The engine's superuser: provisions databases and replays catalog changes. Never runs a session's SQL text as is.
 ENGINE_ROLE = "dsql_engine"

@@ -116,11 +116,13 @@ class Workspace:
         parts: list[bytes] = []
         completions = 0
         for table, rows in groups:
+            if not rows:
+                continue
             loaded = self.work(table).loaded
-            fresh = [row for row in rows if row[0] not in loaded]
+            fresh = [row for row in rows if row[0] not in loaded] if loaded else rows
             if fresh:
                 loaded.update(fresh)
-                if len(fresh) != len({k for k, _ in fresh}):
+                if len(fresh) > 1 and len(fresh) != len({k for k, _ in fresh}):
                     fresh = list(dict(fresh).items())
                 data, count = load_messages(connection, table, [value for _, value in fresh])
                 parts.append(data)
@@ -138,7 +140,9 @@ class Workspace:
             parts.append(parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED)
         return b"".join(parts), works
 
-    def commit_request(self, works: list[TableWork], answers: list[list[bytes]], storage: StorageReader) -> CommitRequest:
+    def commit_request(
+        self, works: list[TableWork], answers: list[list[bytes]], storage: StorageReader
+    ) -> CommitRequest:
         """The commit request from the answers to :meth:`extraction`.
 
         Raises DuplicateInSnapshot if a new key was taken before the transaction began, and LimitExceeded.
@@ -168,16 +172,16 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
     if not (table.passes_through and all(field_count(v) == table.arity for v in values)):
         values = [loadable_row(table, v) for v in values]
     if len(values) <= INSERT_LOAD_MAX_ROWS and table.loadable:
-        name, parse = connection.statement(_insert_sql(table))
+        name, parse = connection.statement(table.load_sql)
         head = b"\x00" + name + b"\x00\x00\x01\x00\x01"
         pack = p.pack_i32
         size = len(head) + 6
-        binds = [
-            b"B" + pack(size + len(v)) + head + v + b"\x00\x00" + p.EXECUTE_UNNAMED for v in values
-        ]
+        binds = [b"B" + pack(size + len(v)) + head + v + b"\x00\x00" + p.EXECUTE_UNNAMED for v in values]
         data, count = parse + b"".join(binds), len(values)
     else:
-        name, parse = connection.statement(f"COPY {table.qualified_name} ({table.column_list}) FROM STDIN (FORMAT binary)")
+        name, parse = connection.statement(
+            f"COPY {table.qualified_name} ({table.column_list}) FROM STDIN (FORMAT binary)"
+        )
         data = parse + p.bind_statement(name) + p.EXECUTE_UNNAMED + _copy_data(values) + p.COPY_DONE_MESSAGE
         count = 1
     if table.foreign_keys:
@@ -193,7 +197,7 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
 
 
 def loadable_row(table: Table, value: bytes) -> bytes:
-    """A stored row as a load takes it: columns added since it was written are NULL, dropped and generated ones left out."""
+    """A stored row as a load takes it: columns added since are NULL, dropped and generated ones left out."""
     row = fields(value)
     row += [None] * (table.arity - len(row))
     return join([row[i] for i in table.loadable])
@@ -205,11 +209,6 @@ def full_row(table: Table, value: bytes) -> bytes:
         return value
     row = fields(value)
     return join(row + [None] * (table.arity - len(row)))
-
-
-def _insert_sql(table: Table) -> str:
-    places = ", ".join(f"${i + 1}" for i in range(len(table.loadable)))
-    return f"INSERT INTO {table.qualified_name} ({table.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
 
 
 def _copy_data(values: list[bytes]) -> bytes:
@@ -238,9 +237,7 @@ def extraction_sql(table: Table, everything: bool) -> str:
 class _TableDelta:
     """Turns one table's rows at COMMIT into claims and mutations."""
 
-    def __init__(
-        self, workspace: Workspace, work: TableWork, claims: list[Claim], mutations: list[Mutation]
-    ) -> None:
+    def __init__(self, workspace: Workspace, work: TableWork, claims: list[Claim], mutations: list[Mutation]) -> None:
         self._workspace = workspace
         self._work = work
         self._table = work.table
@@ -384,9 +381,7 @@ def has_null(index: Index, image: bytes | None) -> bool:
     return any(row[n - 1] is None for n in index.columns)
 
 
-def unique_holders(
-    table: Table, entry: bytes, encoder: KeyEncoder, storage: StorageReader, t: Timestamp
-) -> list[Row]:
+def unique_holders(table: Table, entry: bytes, encoder: KeyEncoder, storage: StorageReader, t: Timestamp) -> list[Row]:
     """Stored rows that hold the unique key ``entry`` as of ``t``. Entries may be stale, so the rows are asked."""
     found = storage.scan(ScanRequest(entry, prefix_end(entry), t)).rows
     holders = []
