@@ -6,6 +6,25 @@ from __future__ import annotations
 SERVER_VERSION = "16.15"
 SERVER_VERSION_NUM = "160015"
 
+#: Parameters that the engine has another value for, by the name under which PostgreSQL shows them.
+ANSWERED_PARAMETERS = {
+    "server_version": SERVER_VERSION,
+    "server_version_num": SERVER_VERSION_NUM,
+    "max_connections": "20",
+}
+
+
+def _answered(name: str, otherwise: str) -> str:
+    """SQL for the value of the parameter that the expression ``name`` names."""
+    cases = " ".join(f"WHEN '{parameter}' THEN '{value}'" for parameter, value in ANSWERED_PARAMETERS.items())
+    return f"CASE lower({name}) {cases} ELSE {otherwise} END"
+
+
+_SETTINGS_COLUMNS = (
+    "unit, category, short_desc, extra_desc, context, vartype, source, min_val, max_val, enumvals, boot_val, "
+    "reset_val, sourcefile, sourceline, pending_restart"
+)
+
 BOOTSTRAP_SQL = (
     # Roles. The loader is reached by SET ROLE around the machinery's own statements only.
     "CREATE ROLE dsql_loader NOLOGIN",
@@ -31,6 +50,15 @@ BOOTSTRAP_SQL = (
     "AS $$SELECT 'PostgreSQL 16'::text$$",
     "CREATE OR REPLACE FUNCTION pg_catalog.current_database() RETURNS name LANGUAGE sql STABLE PARALLEL SAFE "
     "AS $$SELECT 'postgres'::name$$",
+    # Not STRICT: only so does the planner fold them into the query.
+    "CREATE FUNCTION pg_catalog.engine_setting(text, boolean) RETURNS text LANGUAGE internal STABLE PARALLEL SAFE "
+    "STRICT AS 'show_config_by_name_missing_ok'",
+    "CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    f"AS $${'SELECT ' + _answered('$1', 'pg_catalog.engine_setting($1, false)')}$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text, boolean) RETURNS text LANGUAGE sql STABLE "
+    f"PARALLEL SAFE AS $${'SELECT ' + _answered('$1', 'pg_catalog.engine_setting($1, $2)')}$$",
+    f"CREATE OR REPLACE VIEW pg_catalog.pg_settings AS SELECT name, {_answered('name', 'setting')} AS setting, "
+    f"{_SETTINGS_COLUMNS} FROM pg_catalog.pg_show_all_settings() a",
     "CREATE SCHEMA sys",
     "GRANT USAGE ON SCHEMA sys TO PUBLIC",
     "CREATE TABLE sys.jobs (job_id text PRIMARY KEY, status text, details text, job_type text, class_id oid, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dsql_server.catalog.bootstrap import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.errors import SqlError
@@ -21,9 +22,7 @@ _VIRTUAL_KINDS = frozenset(
         StatementKind.OTHER,
     }
 )
-PLANNED_KINDS = frozenset(
-    {StatementKind.SELECT, StatementKind.INSERT, StatementKind.UPDATE, StatementKind.DELETE}
-)
+PLANNED_KINDS = frozenset({StatementKind.SELECT, StatementKind.INSERT, StatementKind.UPDATE, StatementKind.DELETE})
 
 
 class Prepared:
@@ -42,6 +41,8 @@ class Prepared:
 
 def is_virtual(statement: Statement) -> bool:
     """Whether the front end answers the statement without passing the client's messages on."""
+    if statement.kind == StatementKind.SHOW and statement.parameter is not None:
+        return statement.parameter.name in ANSWERED_PARAMETERS
     return statement.kind in _VIRTUAL_KINDS or bool(statement.refusals) or not statement.engine_sql
 
 
@@ -64,7 +65,9 @@ def read_parse(raw: bytes) -> tuple[bytes, str, tuple[int, ...]]:
         oids = tuple(p.unpack_i32(raw, at + 2 + 4 * i)[0] & 0xFFFFFFFF for i in range(count))
         return name, text.decode(), oids
     except UnicodeDecodeError as error:
-        raise SqlError("22021", f'invalid byte sequence for encoding "UTF8": 0x{error.object[error.start]:02x}') from None
+        raise SqlError(
+            "22021", f'invalid byte sequence for encoding "UTF8": 0x{error.object[error.start]:02x}'
+        ) from None
     except Exception:
         raise SqlError("08P01", "invalid message format") from None
 

@@ -58,6 +58,7 @@ CLOSE_COMPLETE_MESSAGE: Final = b"3\x00\x00\x00\x04"
 NO_DATA_MESSAGE: Final = b"n\x00\x00\x00\x04"
 EMPTY_QUERY_MESSAGE: Final = b"I\x00\x00\x00\x04"
 
+BOOL_OID: Final = 16
 TEXT_OID: Final = 25
 
 pack_i32 = _I32.pack

@@ -7,7 +7,7 @@ import base64
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from struct import Struct
 
@@ -30,6 +30,9 @@ BUILD_BATCH_ROWS = 1000
 FINISHED_JOB_AGE_MAX_S = 30 * 60
 #: Pause before a step that met a conflict is tried again, in seconds.
 RETRY_PAUSE_S = 0.02
+#: Characters of a job's id: 16 bytes in base32.
+JOB_ID_LENGTH = 26
+_JOB_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _RELATION_CLASS_OID = 1259
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 _U32, _I64 = Struct("!I"), Struct("!q")
@@ -54,7 +57,9 @@ class JobManager:
         """26 characters of base32, as all of Aurora DSQL's ids."""
         return base64.b32encode(os.urandom(16)).decode().rstrip("=").lower()
 
-    def job_row(self, job_id: str, status: str, index: Index, details: str = "", started: bytes | None = None) -> Mutation:
+    def job_row(
+        self, job_id: str, status: str, index: Index, details: str = "", started: bytes | None = None
+    ) -> Mutation:
         """The row of ``sys.jobs`` for an index build."""
         now = _I64.pack(int(self._now() * 1_000_000) - _POSTGRES_EPOCH_US)
         row = [
@@ -111,9 +116,7 @@ class JobManager:
             await self._commit_until_done(lambda: [self.job_row(job_id, "processing", found[1])])
             duplicate = await self._write_entries(table_id, index_id)
             if duplicate:
-                await self._commit_until_done(
-                    lambda: [self.job_row(job_id, "failed", found[1], DUPLICATE_KEY_DETAIL)]
-                )
+                await self._commit_until_done(lambda: [self.job_row(job_id, "failed", found[1], DUPLICATE_KEY_DETAIL)])
             else:
                 await self._make_valid(job_id, table_id, index_id)
         except asyncio.CancelledError:
@@ -210,12 +213,16 @@ class JobManager:
             loop.call_later(0.01, pause.set_result, None)
             await pause
 
-    async def wait_for_call(self, statement: Statement) -> bool:
-        """``CALL sys.wait_for_job('…')``. Raises SqlError."""
-        arguments = [a for a in statement.text.split("'")[1::2]]
-        if "sys.wait_for_job" not in statement.functions or len(arguments) != 1:
+    async def wait_for_call(self, statement: Statement, values: Sequence[bytes | None]) -> bool:
+        """``CALL sys.wait_for_job(…)``; ``values`` are the bound parameters. Raises SqlError."""
+        if "sys.wait_for_job" not in statement.functions or len(statement.arguments) != 1:
             raise SqlError("0A000", "unsupported statement: Call")
-        text = arguments[0]
-        if len(text) != 26 or not set(text) <= set("abcdefghijklmnopqrstuvwxyz234567"):
+        argument = statement.arguments[0]
+        text = argument.text
+        if argument.parameter is not None:
+            if len(values) < argument.parameter:
+                raise SqlError("42P02", f"there is no parameter ${argument.parameter}")
+            text = (values[argument.parameter - 1] or b"").decode("utf-8", "replace")
+        if text is None or len(text) != JOB_ID_LENGTH or not set(text) <= _JOB_ID_ALPHABET:
             raise SqlError("22P02", "Unable to convert text to UUID")
         return await self.wait_for(text)

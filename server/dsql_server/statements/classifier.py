@@ -65,7 +65,7 @@ _OTHER: dict[str, tuple[StatementKind, _Refuse]] = {
     "VariableShowStmt": (StatementKind.SHOW, _refuse_nothing),
     "ConstraintsSetStmt": (StatementKind.SET_CONSTRAINTS, _refuse_nothing),
     "CopyStmt": (StatementKind.COPY, commands.refuse_copy),
-    "CallStmt": (StatementKind.CALL, _refuse_nothing),
+    "CallStmt": (StatementKind.CALL, commands.refuse_call),
     "DeallocateStmt": (StatementKind.DEALLOCATE, commands.refuse_deallocate),
 }
 
@@ -236,6 +236,7 @@ def _command(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
         is_read_only=kind is not StatementKind.CALL and not copies_in and not facts.writes and facts.locking is None,
         targets=found.relations if copies_in and "relation" in node else found.targets,
         parameter=commands.parameter(node) if kind is StatementKind.SHOW else None,
+        arguments=commands.call_arguments(node) if kind is StatementKind.CALL else (),
         returns_rows=kind in (StatementKind.SHOW, StatementKind.CALL),
     )
 

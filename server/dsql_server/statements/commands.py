@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dsql_server.statements.model import Parameter, Refusal, TransactionModes
+from dsql_server.statements.model import CallArgument, Parameter, Refusal, TransactionModes
 from dsql_server.statements.settings import CONSTANT_PARAMETERS, refuse_change, refuse_parameter
 from dsql_server.statements.tree import Node, constant
 
@@ -110,6 +110,45 @@ def refuse_copy(node: Node) -> Iterator[Refusal]:
         yield Refusal("0A000", "COPY with PROGRAM not supported", hint="Use COPY FROM STDIN or COPY TO STDOUT.")
     elif "filename" in node:
         yield Refusal("0A000", "COPY with a file not supported", hint="Use COPY FROM STDIN or COPY TO STDOUT.")
+
+
+def refuse_call(node: Node) -> Iterator[Refusal]:
+    if "SubLink" in _node_types(node):
+        yield Refusal("0A000", "cannot use subquery in CALL argument")
+    elif any(_call_argument(argument) is None for argument in node["funccall"].get("args", ())):
+        yield Refusal("0A000", "only constants and parameters are supported in CALL arguments")
+
+
+def call_arguments(node: Node) -> tuple[CallArgument, ...]:
+    """The arguments of CALL as far as they are constants and parameters; the others are refused."""
+    found = (_call_argument(argument) for argument in node["funccall"].get("args", ()))
+    return tuple(argument for argument in found if argument is not None)
+
+
+def _call_argument(node: Node) -> CallArgument | None:
+    if "NamedArgExpr" in node:
+        node = node["NamedArgExpr"]["arg"]
+    while "TypeCast" in node:
+        node = node["TypeCast"]["arg"]
+    if "ParamRef" in node:
+        return CallArgument(parameter=node["ParamRef"]["number"])
+    if "A_Const" in node:
+        return CallArgument(constant(node))
+    return None
+
+
+def _node_types(node: Node) -> set[str]:
+    """Names of all fields and node types below ``node``."""
+    found: set[str] = set()
+    stack: list[object] = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            found |= item.keys()
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return found
 
 
 def refuse_deallocate(node: Node) -> Iterator[Refusal]:

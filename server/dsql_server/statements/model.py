@@ -133,6 +133,14 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class CallArgument:
+    """An argument of CALL: a constant or a parameter."""
+
+    text: str | None = None  #: of a constant; None for NULL and for a parameter
+    parameter: int | None = None  #: the n of $n
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """One statement of a query text, classified.
 
@@ -163,6 +171,7 @@ class Statement:
     transaction: TransactionModes | None = None
     parameter: Parameter | None = None
     definition: Definition | None = None
+    arguments: tuple[CallArgument, ...] = ()  #: of CALL
     explained: Statement | None = None  #: the statement of an EXPLAIN
     options: frozenset[str] = frozenset()  #: options of EXPLAIN that are on, e.g. "analyze"
 
