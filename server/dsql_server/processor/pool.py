@@ -13,7 +13,7 @@ from collections import deque
 from dsql_server.catalog.changes import Catalog, CatalogChange
 from dsql_server.catalog.state import quote_identifier
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, connect_engine
-from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE
+from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE, LOADER_ROLE
 
 TEMPLATE_DATABASE = "template1"
 #: The other database that an engine starts with.
@@ -101,6 +101,9 @@ class ProcessorPool:
     async def open(self) -> None:
         """Bring the template up to the catalog's version and provision the first databases."""
         self._admin = await connect_engine(self.socket_path, ENGINE_ROLE, START_DATABASE)
+        # Changes are replayed as their authors, who may create schemas.
+        for database in (START_DATABASE, TEMPLATE_DATABASE):
+            await self._admin.execute(f"ALTER DATABASE {database} OWNER TO {LOADER_ROLE}")
         await self._update_template(with_shared=True)
         self._schedule_refill()
 
@@ -198,7 +201,7 @@ class ProcessorPool:
                 version = self._template_version
                 assert self._admin is not None
                 await self._admin.execute(
-                    f"CREATE DATABASE {database} TEMPLATE {TEMPLATE_DATABASE} STRATEGY file_copy OWNER dsql_loader"
+                    f"CREATE DATABASE {database} TEMPLATE {TEMPLATE_DATABASE} STRATEGY file_copy OWNER {LOADER_ROLE}"
                 )
             self.created += 1
             self._spare.append(QueryProcessor(database, version, self.socket_path))
