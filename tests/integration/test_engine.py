@@ -226,7 +226,8 @@ def test_engine_of_a_killed_server_ends_and_is_cleared_away(open_directory: Path
 def test_killed_engine_is_noticed_and_leaves_nothing() -> None:
     async def use(instance: EngineInstance) -> None:
         assert instance.pid is not None
-        segment = (instance.directory / "data" / "postmaster.pid").read_text().splitlines()[6].split()[1]
+        (status_file,) = instance.directory.glob("data-*/postmaster.pid")
+        segment = status_file.read_text().splitlines()[6].split()[1]
         assert segment in shared_memory_segments()
         os.kill(instance.pid, signal.SIGKILL)
         deadline = time.monotonic() + ORPHANED_SECONDS_MAX

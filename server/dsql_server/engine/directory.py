@@ -5,7 +5,7 @@
 <directory>/pg_hba.conf
 <directory>/engine.log
 <directory>/socket/            private to the engine's account (and root)
-<directory>/data/
+<directory>/data-xxxxxxxx/
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from dsql_server.engine.account import Account, can_reach
 from dsql_server.engine.errors import EngineError
+from dsql_server.engine.file_placement import spread_subdirectories
 from dsql_server.engine.process_identity import ProcessIdentity
 from dsql_server.engine.settings import ENGINE_PORT
 
@@ -33,6 +35,7 @@ SOCKET_PATH_BYTES_MAX = 100
 UNOWNED_SECONDS_MAX = 60
 
 _TEMPORARY_PREFIX = "dsqlkit-engine-"
+_DATA_PREFIX = "data-"
 _STALE_ENGINE_SECONDS_MAX = 5.0
 _STALE_ENGINE_POLL_SECONDS = 0.01
 _REMOVE_SECONDS_MAX = 2.0
@@ -45,7 +48,8 @@ class EngineDirectory:
     def __init__(self, path: Path, account: Account) -> None:
         self.path = path
         self._account = account
-        self.data = path / "data"
+        # A name of its own at each start: ext4 places a directory by its name (see file_placement).
+        self.data = path / f"{_DATA_PREFIX}{secrets.token_hex(4)}"
         self.socket = path / "socket"
         self.log = path / "engine.log"
         self.configuration = path / "postgresql.conf"
@@ -54,6 +58,7 @@ class EngineDirectory:
         self.record(None)
         # The engine's account has to pass through, but owns only what it has to write.
         path.chmod(0o711 if account.switched else 0o700)
+        spread_subdirectories(path)
         for private in (self.data, self.socket):
             private.mkdir(mode=0o700)
             account.give(private)
@@ -121,7 +126,8 @@ def _clear(path: Path, account: Account) -> None:
 
 def _remove_tree(path: Path, account: Account) -> None:
     """Remove an engine directory, patiently: the sessions of a killed postmaster end a moment after it."""
-    _release_shared_memory(path / "data" / "postmaster.pid", account)
+    for status_file in path.glob(f"{_DATA_PREFIX}*/postmaster.pid"):
+        _release_shared_memory(status_file, account)
     deadline = time.monotonic() + _REMOVE_SECONDS_MAX
     while path.exists():
         try:
