@@ -23,7 +23,7 @@ from dsql_server.cluster.settings import ConnectionInfo, ServerSettings, StartEr
 from dsql_server.encoding.keys import prefix, prefix_end
 from dsql_server.engine import EngineInstance
 from dsql_server.frontend.listener import Listener
-from dsql_server.frontend.session import Services
+from dsql_server.frontend.transactions import Services
 from dsql_server.frontend.tls import TlsError, TlsFiles, ensure_certificates, server_context, server_names
 from dsql_server.frontend.token import AccessKey, TokenVerifier, endpoint_hostnames
 from dsql_server.interfaces import protocol as p

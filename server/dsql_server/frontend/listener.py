@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from dsql_server.catalog.bootstrap import SERVER_VERSION
-from dsql_server.frontend.session import Services, Session
+from dsql_server.frontend.session import Session
 from dsql_server.frontend.tls import server_name
 from dsql_server.frontend.token import ACCESS_DENIED_SQLSTATE, TokenRefused, TokenVerifier
+from dsql_server.frontend.transactions import Services
 from dsql_server.interfaces import protocol as p
 
 #: How long a client may take from TCP connect to its token, in seconds.

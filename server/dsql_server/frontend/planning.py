@@ -1,0 +1,147 @@
+"""From a statement's text to what it needs: classification, refusals, load plan."""
+
+from __future__ import annotations
+
+from dsql_server.frontend.statements import PLANNED_KINDS, Prepared
+from dsql_server.frontend.transactions import BLOCK, FAILED, Transactions
+from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.messages import LockMode
+from dsql_server.processor.access import Bound
+from dsql_server.processor.engine_connection import Answer
+from dsql_server.processor.errors import EngineRefusal, SqlError, aborted_block
+from dsql_server.processor.plan import LoadPlan
+from dsql_server.processor.planner import PlanSettings
+from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify
+
+LOCK_MODES = {
+    None: None,
+    LockStrength.KEY_SHARE: LockMode.KEY_SHARE,
+    LockStrength.UPDATE: LockMode.UPDATE,
+}
+
+
+class Planning(Transactions):
+    """What both protocols do with a statement before and after it runs."""
+
+    def _classify_one(self, sql: str) -> Statement | None:
+        statements = self._classify(sql)
+        if len(statements) > 1:
+            raise SqlError("42601", "cannot insert multiple commands into a prepared statement")
+        return statements[0] if statements else None
+
+    def _classify(self, sql: str) -> list[Statement]:
+        try:
+            return classify(sql)
+        except SqlSyntaxError as error:
+            raise SqlError(
+                error.sqlstate, error.message, position=error.position, detail=error.detail, hint=error.hint
+            ) from None
+
+    def _refuse_in_failed_block(self, statement: Statement | None) -> None:
+        if self._block == FAILED and (
+            statement is None or statement.kind not in (StatementKind.COMMIT, StatementKind.ROLLBACK)
+        ):
+            raise aborted_block()
+
+    def _refusal(self, statement: Statement | None) -> SqlError | None:
+        for refusal in statement.refusals if statement is not None else ():
+            if refusal.lifted_by is not None and self._settings.get(refusal.lifted_by) == "off":
+                continue
+            return SqlError(
+                refusal.sqlstate, refusal.message, detail=refusal.detail, hint=refusal.hint, position=refusal.position
+            )
+        return None
+
+    async def _plan_for(self, prepared: Prepared) -> LoadPlan:
+        """The statement's load plan, of the current catalog version and settings."""
+        statement = prepared.statement
+        assert statement is not None
+        if self._settings_stale:
+            await self._refresh_settings()
+        plan = prepared.plan
+        if (
+            plan is not None
+            and plan.version == self.services.catalog.version
+            and (prepared.plan_settings is self.plan_settings)
+        ):
+            return plan
+        found = await self._make_plan(statement, prepared.oids)
+        prepared.plan, prepared.plan_settings = found, self.plan_settings
+        return found
+
+    async def _make_plan(self, statement: Statement, oids: tuple[int, ...]) -> LoadPlan:
+        state = self.services.catalog.state
+        planner = self.services.planner
+        if statement.kind in PLANNED_KINDS:
+            if not planner.may_read_tables(statement):
+                return LoadPlan(state.version)
+            found = await planner.plan(statement.engine_sql, oids, self.plan_settings)
+            return found if found is not None else LoadPlan(state.version)
+        if (
+            statement.kind == StatementKind.EXPLAIN
+            and statement.explained is not None
+            and "analyze" in statement.options
+        ):
+            return await self._make_plan(statement.explained, oids)
+        if statement.kind == StatementKind.COPY:
+            named = {name for _, name in statement.relations}
+            tables = [t for t in state.tables.values() if t.name in named]
+            targets = {name for _, name in statement.targets}
+            written = [t for t in tables if t.name in targets]
+            readable = list(state.tables.values()) if not tables and not written else tables
+            return LoadPlan(
+                state.version, whole=[t for t in readable if t not in written], written=written, inserts=bool(written)
+            )
+        return LoadPlan(state.version)
+
+    async def _refresh_settings(self) -> None:
+        """Ask the engine for the settings that statements' meaning depends on."""
+        if self.executor is None:
+            await self._ready_executor()
+        assert self.executor is not None
+        answer = await self.executor.collect(
+            p.query(
+                "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('TimeZone'), "
+                "pg_catalog.current_setting('DateStyle')"
+            )
+        )
+        self._settings_stale = False
+        if answer.error is None and answer.rows[0]:
+            values = [(v or b"").decode() for v in p.data_row_fields(answer.rows[0][0])]
+            settings = PlanSettings(*values)
+            if settings != self.plan_settings:
+                self.plan_settings = settings
+
+    def _check_allowed(self, statement: Statement, plan: LoadPlan) -> None:
+        if plan.written or statement.is_dml:
+            if self._read_only:
+                raise SqlError("25006", f"cannot execute {statement.tag.split()[0]} in a read-only transaction")
+            if self._definition is not None:
+                raise SqlError("0A000", "ddl and dml are not supported in the same transaction")
+            self._wrote = True
+
+    def _take(self, answer: Answer) -> None:
+        """Pass the client's part on; raises SqlError if the engine refused something."""
+        if answer.error is None:
+            self._out += answer.out
+            return
+        if not answer.injected_error:
+            joined = b"".join(answer.out)
+            size = len(answer.error) + 5
+            at = joined.rfind(p.message(b"E", answer.error))
+            self._out.append(joined[:at] if at >= 0 else joined[:-size])
+        raise EngineRefusal(answer.error, hide_context=answer.injected_error)
+
+    async def _after(self, statement: Statement, plan: LoadPlan, bound: Bound, answer: Answer) -> None:
+        """What a completed statement leaves to do."""
+        if plan.written:
+            assert self.executor is not None
+            try:
+                await self.executor.after_write(plan, bound, answer.tags[-1] if answer.tags else b"")
+            except SqlError:
+                self._drop_completion()
+                raise
+        elif statement.kind in (StatementKind.SET, StatementKind.RESET) or "set_config" in statement.functions:
+            self._settings_stale = True
+            if self._block == BLOCK and not (statement.parameter is not None and statement.parameter.is_local):
+                self._block_settings.append(statement.engine_sql)

@@ -1,0 +1,104 @@
+"""The simple query protocol: one text, any number of statements, one implicit transaction."""
+
+from __future__ import annotations
+
+from dsql_server.frontend.planning import LOCK_MODES
+from dsql_server.frontend.statements import is_virtual
+from dsql_server.frontend.steering import Steering
+from dsql_server.frontend.transactions import BLOCK, IDLE
+from dsql_server.interfaces import protocol as p
+from dsql_server.processor.access import Bound
+from dsql_server.processor.engine_connection import Answer
+from dsql_server.processor.errors import SqlError
+from dsql_server.statements import Statement
+
+
+class SimpleQuery(Steering):
+    """Runs Query messages, and the COPY data that may follow them."""
+
+    async def _simple(self, raw: bytes) -> None:
+        try:
+            await self._simple_statements(raw)
+            if self._block == IDLE:
+                await self._finish_implicit()
+        except SqlError as error:
+            self._fail(error)
+        self._out.append(p.ready_for_query(self._block))
+        self._flush()
+        if self._block == IDLE and self.executor is not None and self.executor.workspace is not None:
+            self.executor.rollback()
+
+    async def _simple_statements(self, raw: bytes) -> None:
+        try:
+            sql = raw[5 : raw.index(b"\x00", 5)].decode()
+        except UnicodeDecodeError as error:
+            raise SqlError(
+                "22021", f'invalid byte sequence for encoding "UTF8": 0x{error.object[error.start]:02x}'
+            ) from None
+        except ValueError:
+            raise SqlError("08P01", "invalid message format") from None
+        statements = self._classify(sql)
+        if not statements:
+            self._out.append(p.EMPTY_QUERY_MESSAGE)
+        self._alone = len(statements) == 1
+        for statement in statements:
+            self._refuse_in_failed_block(statement)
+            refusal = self._refusal(statement)
+            if refusal is not None:
+                raise refusal
+            if is_virtual(statement):
+                await self._run_virtual(statement, described=False)
+            else:
+                await self._simple_statement(statement)
+
+    async def _simple_statement(self, statement: Statement) -> None:
+        if self._settings_stale:
+            await self._refresh_settings()
+        plan = await self._make_plan(statement, ())
+        executor = await self._ready_executor()
+        if self._block == BLOCK:
+            executor.check_current()
+        self._check_allowed(statement, plan)
+        writes = bool(plan.written) or statement.locking is not None
+        bound = Bound((), (), self.plan_settings.time_zone == "UTC")
+        parts: list[bytes] = []
+        skip = 0
+        if writes or plan.loads or self._block == BLOCK:
+            skip = executor.opening(parts)
+        skip += executor.loading(plan, bound, parts, keep_apart=writes or self._block == BLOCK)
+        if writes:
+            executor.note_statement(plan, LOCK_MODES[statement.locking])
+        parts.append(p.query(statement.engine_sql))
+        answer = await executor.relay(b"".join(parts), skip=skip, ready=True)
+        if answer.injected_error:
+            executor.connection.discard(p.SYNC)
+        if answer.copy_in:
+            answer = await self._copy_in(answer, ready=True)
+        self._take(answer)
+        await self._after(statement, plan, bound, answer)
+
+    async def _copy_in(self, answer: Answer, ready: bool) -> Answer:
+        """The client sends COPY data: pass it on until it is done."""
+        assert self.executor is not None
+        connection = self.executor.connection
+        self._out += answer.out
+        self._flush()
+        finished = False
+        parts: list[bytes] = []
+        while not finished:
+            received = await self._next()
+            if received is None:
+                parts = [p.message(b"f", b"connection to client lost\x00")]
+                break
+            kind, raw = received
+            if kind in (p.COPY_DATA, p.COPY_DONE, p.COPY_FAIL):
+                finished = kind != p.COPY_DATA
+                if kind == p.COPY_DATA:
+                    connection.write(raw)
+                else:
+                    parts = [raw]
+            elif kind not in (p.FLUSH_TYPE, p.SYNC_TYPE):
+                parts = [p.message(b"f", b"unexpected message during COPY\x00")]
+                break
+        batch = b"".join(parts) + (b"" if ready else p.FLUSH)
+        return await self.executor.relay(batch, ready=ready)

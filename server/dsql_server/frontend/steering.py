@@ -1,0 +1,168 @@
+"""Statements that the front end steers itself: transaction control, DDL, CALL, and those with nothing to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dsql_server.catalog.bootstrap import ANSWERED_PARAMETERS
+from dsql_server.frontend.planning import Planning
+from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE
+from dsql_server.interfaces import protocol as p
+from dsql_server.processor.access import Bound
+from dsql_server.processor.ddl import PendingDefinition, new_indexes, run_definition, with_invalid_indexes
+from dsql_server.processor.engine_connection import Answer
+from dsql_server.processor.errors import SqlError
+from dsql_server.processor.executor import Executor
+from dsql_server.statements import Statement, StatementKind
+
+#: How often a DDL statement on its own is run before a catalog that keeps changing is reported.
+DEFINITION_ATTEMPTS_MAX = 8
+
+
+class Steering(Planning):
+    """Runs statements whose messages the engine never sees as the client sent them."""
+
+    def _forget_portals(self) -> None:
+        """The transaction is over: its portals are gone."""
+
+    async def _run_virtual(self, statement: Statement | None, described: bool, bound: Bound | None = None) -> None:
+        if statement is None:
+            self._out.append(p.EMPTY_QUERY_MESSAGE)
+            return
+        self._refuse_in_failed_block(statement)
+        refusal = self._refusal(statement)
+        if refusal is not None:
+            raise refusal
+        kind = statement.kind
+        if kind == StatementKind.BEGIN:
+            await self._begin_block(statement)
+        elif kind == StatementKind.COMMIT:
+            await self._commit_block()
+        elif kind == StatementKind.ROLLBACK:
+            if self._block == IDLE:
+                self._warn("25P01", "there is no transaction in progress")
+            self._rollback()
+            self._end_block("ROLLBACK")
+        elif kind == StatementKind.DDL:
+            await self._define(statement, described)
+        elif kind == StatementKind.CALL:
+            await self._call(statement, described, bound.values if bound is not None else ())
+        elif kind == StatementKind.SHOW:
+            self._show(statement, described)
+        else:
+            self._out.append(p.command_complete(statement.tag))
+
+    def _warn(self, sqlstate: str, text: str) -> None:
+        body = p.error_response(sqlstate, text, severity="WARNING")
+        self._out.append(b"N" + body[1:])
+
+    async def _begin_block(self, statement: Statement) -> None:
+        if self._block == IDLE:
+            executor = await self._ready_executor()
+            assert executor.workspace is not None
+            self._block = BLOCK
+        else:
+            self._warn("25001", "there is already a transaction in progress")
+        modes = statement.transaction
+        self._read_only = bool(modes is not None and modes.read_only)
+        self._out.append(p.command_complete(statement.tag))
+
+    async def _commit_block(self) -> None:
+        if self._block == FAILED:
+            self._rollback()
+            self._end_block("ROLLBACK")
+            return
+        if self._block == IDLE:
+            self._warn("25P01", "there is no transaction in progress")
+        try:
+            await self._commit()
+        finally:
+            self._block, self._read_only = IDLE, False
+        self._end_block("COMMIT")
+
+    def _end_block(self, tag: str) -> None:
+        self._block, self._read_only = IDLE, False
+        self._forget_portals()
+        self._out.append(p.command_complete(tag))
+
+    async def _define(self, statement: Statement, described: bool) -> None:
+        executor = await self._ready_executor()
+        if self._block == BLOCK:
+            executor.check_current()
+        if self._definition is not None:
+            raise SqlError("0A000", "multiple ddl statements not supported in a transaction")
+        if self._wrote:
+            raise SqlError("0A000", "ddl and dml are not supported in the same transaction")
+        if self._read_only:
+            raise SqlError("25006", f"cannot execute {statement.tag} in a read-only transaction")
+        if self._settings_stale:
+            await self._refresh_settings()
+        answer, job_id = await self._run_definition(executor, statement)
+        attempts = 1
+        while self._alone and self._block == IDLE:
+            # Nothing of it has been answered, so a catalog that moved on meanwhile is met again, as if it came later.
+            try:
+                await self._commit()
+                break
+            except SqlError as error:
+                attempts += 1
+                if error.sqlstate != "40001" or attempts > DEFINITION_ATTEMPTS_MAX:
+                    raise
+            executor = await self._ready_executor()
+            answer, job_id = await self._run_definition(executor, statement)
+        if job_id is None:
+            self._out += answer.out
+            return
+        if not described:
+            self._out.append(self._virtual_description(statement))
+        self._out.append(p.data_row([job_id]))
+        self._out.append(p.command_complete(statement.tag))
+
+    async def _run_definition(self, executor: Executor, statement: Statement) -> tuple[Answer, str | None]:
+        answer, pending = await run_definition(
+            executor, self.services.catalog, statement, self.plan_settings.search_path
+        )
+        self._definition = pending
+        return answer, self._plan_builds(statement, pending)
+
+    def _plan_builds(self, statement: Statement, pending: PendingDefinition) -> str | None:
+        """Jobs for new indexes of tables that may hold rows; the id of the job, if the statement answers one."""
+        definition = statement.definition
+        if definition is None or definition.index is None or not definition.index.is_async:
+            return None
+        added = new_indexes(self.services.catalog, pending.change)
+        job_id = self.services.jobs.new_job_id()
+        if added:
+            pending.change = with_invalid_indexes(pending.change, {i.relation_id for _, i in added})
+            for table, index in added:
+                pending.builds.append((job_id, table.relation_id, index.relation_id))
+                pending.mutations.append(self.services.jobs.job_row(job_id, "submitted", index))
+        return job_id
+
+    async def _call(self, statement: Statement, described: bool, values: Sequence[bytes | None]) -> None:
+        completed = await self.services.jobs.wait_for_call(statement, values)
+        if not described:
+            self._out.append(self._virtual_description(statement))
+        self._out.append(p.data_row(["t" if completed else "f"]))
+        self._out.append(p.command_complete("CALL"))
+
+    def _show(self, statement: Statement, described: bool) -> None:
+        assert statement.parameter is not None
+        if not described:
+            self._out.append(self._virtual_description(statement))
+        self._out.append(p.data_row([ANSWERED_PARAMETERS[statement.parameter.name]]))
+        self._out.append(p.command_complete(statement.tag))
+
+    def _virtual_description(self, statement: Statement | None) -> bytes:
+        if statement is None:
+            return p.NO_DATA_MESSAGE
+        if statement.kind == StatementKind.SHOW and statement.parameter is not None:
+            return p.row_description([(statement.parameter.name, p.TEXT_OID, -1)])
+        if statement.kind == StatementKind.CALL:
+            return p.row_description([("wait_for_job", p.BOOL_OID, 1)])
+        definition = statement.definition
+        if definition is not None and (
+            (definition.index is not None and definition.index.is_async) or definition.validates is not None
+        ):
+            return p.row_description([("job_id", p.TEXT_OID, -1)])
+        return p.NO_DATA_MESSAGE

@@ -1,0 +1,141 @@
+"""A session's transactions: the block as the client sees it, and the query processor that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dsql_server.catalog.changes import Catalog
+from dsql_server.frontend.client_stream import ClientStream
+from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.commit_path import CommitPath
+from dsql_server.jobs.manager import JobManager
+from dsql_server.processor.ddl import PendingDefinition, commit_definition
+from dsql_server.processor.engine_connection import EngineError
+from dsql_server.processor.errors import SqlError, server_unavailable
+from dsql_server.processor.executor import Executor
+from dsql_server.processor.planner import Planner, PlanSettings
+from dsql_server.processor.pool import ProcessorPool
+
+#: A session's state as ReadyForQuery tells it.
+IDLE, BLOCK, FAILED = b"I", b"T", b"E"
+
+
+class Services(NamedTuple):
+    """What a session needs of the server."""
+
+    pool: ProcessorPool
+    planner: Planner
+    catalog: Catalog
+    commit_path: CommitPath
+    jobs: JobManager
+
+
+class Transactions(ClientStream):
+    """Begins, commits and rolls back, and leases the query processor at the first need."""
+
+    def __init__(
+        self,
+        services: Services,
+        role: str,
+        settings: dict[str, str],
+        write: Callable[[bytes], None],
+        end: Callable[[BaseException | None], None],
+    ) -> None:
+        super().__init__(write, end)
+        self.services = services
+        self.role = role
+        self._settings = settings
+        self.executor: Executor | None = None
+        self._block = IDLE
+        self._read_only = False
+        self._definition: PendingDefinition | None = None
+        self._wrote = False
+        self._block_settings: list[str] = []
+        self.plan_settings = PlanSettings()
+        self._settings_stale = True
+        self._alone = False  #: the request holds one statement only
+
+    def _release(self) -> None:
+        executor, self.executor = self.executor, None
+        if executor is not None:
+            executor.rollback()
+            self.services.pool.give_back(executor.processor)
+
+    async def _ready_executor(self) -> Executor:
+        """The executor, its engine's catalog at the current version; a transaction begun if none was."""
+        executor = self.executor
+        if executor is None:
+            try:
+                processor = await self.services.pool.lease(self.role, self._settings)
+            except (EngineError, OSError) as error:
+                raise server_unavailable() from error
+            executor = self.executor = Executor(
+                processor, self.services.commit_path, self.services.catalog, self._driver.resume, self._stream
+            )
+        if executor.workspace is None:
+            catalog = self.services.catalog
+            if executor.processor.version < catalog.version:
+                await executor.processor.replay(catalog.since(executor.processor.version))
+            executor.begin()
+        return executor
+
+    async def _commit(self) -> None:
+        """Commit the open transaction, if there is one. Raises SqlError; nothing is committed then."""
+        executor, definition = self.executor, self._definition
+        self._definition, self._wrote = None, False
+        if executor is None or executor.workspace is None:
+            return
+        settings, self._block_settings = self._block_settings, []
+        try:
+            if definition is not None:
+                executor.check_current()
+                await commit_definition(executor, self.services.catalog, definition)
+                self.services.jobs.start_builds(definition.builds)
+            else:
+                await executor.commit()
+        except SqlError:
+            executor.rollback()
+            raise
+        for sql in settings:
+            executor.connection.discard(p.query(sql))
+
+    def _rollback(self) -> None:
+        self._definition, self._wrote = None, False
+        if self._block_settings:
+            self._block_settings = []
+            self._settings_stale = True
+        if self.executor is not None:
+            self.executor.rollback()
+
+    def _fail(self, error: SqlError) -> None:
+        """Send an error and leave the transaction as PostgreSQL does."""
+        self._out.append(error.response)
+        if self._block == IDLE:
+            self._rollback()
+        else:
+            self._block = FAILED
+            if self.executor is not None and self.executor.engine_open:
+                self.executor.rollback()
+
+    async def _finish_implicit(self) -> None:
+        """The end of an implicit transaction: commit, and let an error take the place of the last completion."""
+        executor = self.executor
+        if executor is None or executor.workspace is None:
+            return
+        if self._definition is None and not (executor.engine_open and executor.workspace.wrote):
+            return  # a read: its rollback follows behind the answer
+        try:
+            await self._commit()
+        except SqlError as error:
+            self._drop_completion()
+            self._out.append(error.response)
+
+    def _drop_completion(self) -> None:
+        """Take the last CommandComplete back: the statement didn't complete after all."""
+        if self._out:
+            joined = b"".join(self._out)
+            at = joined.rfind(b"C\x00\x00\x00")
+            if at >= 0 and at + 1 + p.unpack_i32(joined, at + 1)[0] == len(joined):
+                joined = joined[:at]
+            self._out = [joined] if joined else []
