@@ -49,7 +49,7 @@ async def connect(
     session: AwsSession | None = None,
     retry: RetryPolicy | bool | None = None,
     **kwargs: Any,
-) -> Any:
+) -> Connection:
     """Connect with a new token. A connect is never retried. Nothing in it blocks the event loop.
 
     :param dsn: a URL such as ``aws-dsql://admin@<endpoint>/postgres``, ``name=value`` pairs, an endpoint or a cluster
@@ -80,7 +80,8 @@ async def connect(
     connection._dsql_policy = policy_of(retry)
     connection._dsql_connected_s = time.monotonic()
     telemetry.connected(settings.host)
-    return connection
+    connected: Connection = connection
+    return connected
 
 
 async def _resolve(dsn: str, parameters: Mapping[str, object]) -> Settings:

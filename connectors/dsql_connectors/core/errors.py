@@ -119,6 +119,11 @@ class RetriesExhausted(ConnectorError):
 _INTERFACE_KINDS = (SettingsError, TransactionUseError)
 
 
+def first_line(error: BaseException) -> str:
+    """The message's first line; the class's name where there is no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class DriverErrors:
     """The classes of one driver under which the connector's errors are raised."""
 

@@ -22,6 +22,7 @@ from dsql_connectors.core.errors import (
     ConnectorError,
     DriverErrors,
     RetriesExhausted,
+    first_line,
 )
 
 #: OC000: another transaction changed the data; OC001: another one changed the schema.
@@ -141,7 +142,7 @@ class RetryLoop:
         spent = self.attempt >= self._policy.attempts_max
         late = elapsed_s + delay_s > self._policy.time_budget_s
         delay_s = 0.0 if spent or late else delay_s
-        self._history.append(AttemptFailure(self.attempt, state, _first_line(error), elapsed_s, delay_s))
+        self._history.append(AttemptFailure(self.attempt, state, first_line(error), elapsed_s, delay_s))
         if spent or late:
             if self._policy.attempts_max == 1:
                 return None
@@ -184,10 +185,6 @@ class RetryLoop:
         )
         error.history = tuple(self._history)
         return self._errors.translate(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def policy_of(retry: RetryPolicy | bool | None) -> RetryPolicy:

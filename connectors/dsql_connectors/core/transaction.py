@@ -7,6 +7,7 @@ the result. :func:`run` does it at once; :func:`run_async` awaits it.
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextvars import ContextVar
@@ -15,7 +16,15 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from dsql_connectors.core import telemetry
-from dsql_connectors.core.errors import CommitOutcomeUnknown, ConnectorError, DriverErrors, NestedTransactionError
+from dsql_connectors.core.errors import (
+    CommitOutcomeUnknown,
+    ConnectorError,
+    DriverErrors,
+    NestedTransactionError,
+    TransactionUseError,
+    first_line,
+)
+from dsql_connectors.core.leaving import leads_to_next_attempt
 from dsql_connectors.core.retry import RetryLoop, conflict_sqlstate
 
 #: The server itself doesn't know what became of a COMMIT.
@@ -52,6 +61,8 @@ Steps = Generator["Call | Sleep", Any, T]
 
 class TransactionPort(Protocol):
     """What a driver's connection must tell and do so that its transactions can be replayed."""
+
+    _dsql_attempt_held: bool  #: an attempt is under way, perhaps in another thread or task
 
     def _dsql_perform(self, command: Command) -> Any:
         """Begin, commit or roll back; awaitable where the driver is asynchronous.
@@ -133,7 +144,7 @@ class Attempt(Generic[C]):
         connection: C = yield Call(self._lease.acquire)
         port = self._lease.port(connection)
         try:
-            if port._dsql_in_transaction():
+            if port._dsql_attempt_held or port._dsql_in_transaction():
                 raise self._nested(
                     "a retried transaction on a connection that is inside a transaction already: only what began it "
                     "can replay it; commit or roll back first, or replay the outer one"
@@ -151,8 +162,11 @@ class Attempt(Generic[C]):
         _replaying.set(_replaying.get() | {self._owner_id})
         return connection
 
-    def _exit_steps(self, error: BaseException | None) -> Steps[bool]:
-        """Commit, or roll back; wait if it is to be replayed. Answers whether ``error`` is dealt with."""
+    def _exit_steps(self, error: BaseException | None, replayable: Callable[[], bool] = lambda: True) -> Steps[bool]:
+        """Commit, or roll back; wait if it is to be replayed. Answers whether ``error`` is dealt with.
+
+        :param replayable: asked when a COMMIT has lost: whether another attempt can follow.
+        """
         connection, port = self._connection, self._port
         assert connection is not None and port is not None, "an attempt is left that was never entered"
         self._connection = self._port = None
@@ -169,6 +183,8 @@ class Attempt(Generic[C]):
             return False
         delay_s = self._loop.delay_s_after(error)
         if delay_s is not None:
+            if committing and not replayable():
+                raise self._left(error) from error
             self._again = True
             yield Sleep(delay_s)
             return True
@@ -200,13 +216,21 @@ class Attempt(Generic[C]):
 
     def _outcome_unknown(self, failure: Exception) -> Exception:
         telemetry.counters.add("commit_outcome_unknown")
-        reason = (str(failure).splitlines() or [type(failure).__name__])[0]
         telemetry.emit("dsql.commit_outcome_unknown", {"db.system.name": "aurora-dsql", "dsql.attempt": self.number})
         return self._errors.translate(
             CommitOutcomeUnknown(
                 "the connection was lost, or timed out, during COMMIT, so the transaction may or may not have been "
-                f"committed ({reason}); look for its effect "
+                f"committed ({first_line(failure)}); look for its effect "
                 "before running it again, or run it through a pool and declare it idempotent=True to have it replayed"
+            )
+        )
+
+    def _left(self, error: Exception) -> Exception:
+        return self._errors.translate(
+            TransactionUseError(
+                f"the transaction lost ({first_line(error)}) and can't be replayed, because its 'with attempt:' block "
+                "was left by return or break; nothing was committed; keep the result in a variable and return after "
+                "the loop, or use run_transaction"
             )
         )
 
@@ -230,7 +254,11 @@ def _is_outcome_unknown(failure: Exception, lost: bool) -> bool:
 
 
 class SyncAttempt(Attempt[C]):
-    """``with attempt as connection:`` commits at its end; an error in it rolls back, a lost transaction is replayed."""
+    """``with attempt as connection:`` commits at its end; an error in it rolls back, a lost transaction is replayed.
+
+    Leave the block by its end: a ``return`` or ``break`` in it can't be undone when COMMIT loses, which then raises
+    TransactionUseError.
+    """
 
     def __enter__(self) -> C:
         return run(self._enter_steps())
@@ -238,7 +266,8 @@ class SyncAttempt(Attempt[C]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return run(self._exit_steps(error))
+        caller = sys._getframe(1)
+        return run(self._exit_steps(error, lambda: leads_to_next_attempt(caller.f_code, caller.f_lasti)))
 
 
 class AsyncAttempt(Attempt[C]):
@@ -250,7 +279,9 @@ class AsyncAttempt(Attempt[C]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return await run_async(self._exit_steps(error))
+        caller = sys._getframe(1)
+        code, offset = caller.f_code, caller.f_lasti
+        return await run_async(self._exit_steps(error, lambda: leads_to_next_attempt(code, offset)))
 
 
 def attempts(lease: Lease[C], owner: object, loop: RetryLoop, errors: DriverErrors) -> Iterator[SyncAttempt[C]]:

@@ -170,7 +170,7 @@ def connect(
     session: AwsSession | None = None,
     retry: RetryPolicy | bool | None = None,
     **kwargs: Any,
-) -> Any:
+) -> Connection:
     """Connect with a new token. A connect is never retried. The result is a :class:`Connection`, or derives from
     ``connection_factory`` if that is given, and from :class:`ReplayableConnection`.
 
@@ -213,7 +213,8 @@ def connect(
     connection._dsql_policy = policy_of(retry)
     connection._dsql_connected_s = time.monotonic()
     telemetry.connected(settings.host)
-    return connection
+    connected: Connection = connection
+    return connected
 
 
 def _explained(error: psycopg2.Error, settings: Settings) -> ConnectorError | None:

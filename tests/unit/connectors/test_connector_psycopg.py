@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
+import threading
 import time
 
 import psycopg as driver
@@ -10,6 +14,9 @@ from scripted_server import CONFLICT, ENDPOINT, Close, Connected, Fail, Scripted
 
 import dsql_connectors.psycopg as dsql
 from dsql_connectors import errors
+from dsql_connectors.core.connect import explain_connect_failure
+from dsql_connectors.core.settings import resolve
+from dsql_connectors.psycopg.failures import ERRORS
 
 FAST = dsql.RetryPolicy(delay_s_base=0.0, delay_s_max=0.0)
 
@@ -65,6 +72,39 @@ def test_a_lost_commit_replays_the_whole_block(server: ScriptedServer, url: str,
                 connection.execute("UPDATE t SET v = 1")
         assert numbers == [1, 2, 3]
     assert server.statements == ["BEGIN", "UPDATE t SET v = 1", "COMMIT"] * 3
+
+
+def test_a_lost_commit_after_return_is_an_error_and_not_a_result(server: ScriptedServer, url: str) -> None:
+    def hasty(connection: dsql.Connection) -> str:
+        for attempt in connection.transactions():
+            with attempt:
+                connection.execute("UPDATE t SET v = 1")
+                return "done"
+        return "never"
+
+    with dsql.connect(url, retry=FAST) as connection:
+        assert hasty(connection) == "done"
+        server.script = failing(CONFLICT, on="COMMIT")
+        with pytest.raises(errors.TransactionUseError, match="nothing was committed"):
+            hasty(connection)
+
+
+def test_one_connection_has_one_transaction_at_a_time(server: ScriptedServer, url: str) -> None:
+    """https://github.com/awslabs/aurora-dsql-connectors/pull/488: concurrent transactions on one client."""
+    entered, over = threading.Event(), threading.Event()
+
+    def waits(_: dsql.Connection) -> None:
+        entered.set()
+        assert over.wait(5)
+
+    with dsql.connect(url) as connection:
+        other = threading.Thread(target=connection.run_transaction, args=(waits,))
+        other.start()
+        assert entered.wait(5)
+        with pytest.raises(errors.NestedTransactionError):
+            connection.run_transaction(lambda c: c.execute("UPDATE t SET v = 1"))
+        over.set()
+        other.join()
 
 
 def test_a_conflict_in_a_statement_rolls_back_and_replays(server: ScriptedServer, url: str) -> None:
@@ -251,6 +291,35 @@ def test_a_closed_port_names_itself(server: ScriptedServer, url: str) -> None:
     with pytest.raises(errors.EndpointUnreachableError, match=r"127\.0\.0\.1") as caught:
         dsql.connect(url, port=1)
     assert isinstance(caught.value, driver.OperationalError)
+
+
+def test_importing_it_imports_no_pool_and_no_aws_sdk() -> None:
+    """https://github.com/aws-samples/aurora-dsql-samples/issues/1408: psycopg_pool was needed at import. And botocore
+    costs 70 ms."""
+    program = "import sys, dsql_connectors.psycopg; print(*{n.partition('.')[0] for n in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "psycopg" in loaded
+    assert not {"botocore", "boto3", "psycopg_pool", "psycopg2", "asyncpg", "dsql_server"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("psycopg", "psycopg"), ("psycopg2", "psycopg2"), ("asyncpg", "asyncpg")]
+)
+def test_a_missing_driver_names_its_extra(monkeypatch: pytest.MonkeyPatch, module: str, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, f"dsql_connectors.{module}", raising=False)
+    with pytest.raises(ImportError, match=rf"pip install 'dsqlkit\[{extra}\]'"):
+        importlib.import_module(f"dsql_connectors.{module}")
+
+
+def test_of_several_addresses_the_telling_failure_counts() -> None:
+    """https://github.com/kirodotdev/powers/issues/5: the IPv6 attempt's failure hid the real one."""
+    text = (
+        'connection to server at "192.0.2.1" failed: SSL error: certificate verify failed\n'
+        'connection to server at "2001:db8::1" failed: Network is unreachable'
+    )
+    settings = resolve(ENDPOINT, driver="psycopg")
+    assert isinstance(explain_connect_failure(driver.OperationalError(text), settings, ERRORS), errors.CertificateError)
 
 
 def test_every_name_of_the_driver_is_there() -> None:
