@@ -91,17 +91,6 @@ def resolve(
         profile=profile,
         region_of_profile=region_of_profile,
     )
-    passed_on = {
-        name: value
-        for name, value in texts.items()
-        if name in LIBPQ_PARAMETERS and name not in ("host", "user", "dbname", "password")
-    }
-    _check_port(passed_on.get("port"))
-    passed_on["application_name"] = announced_name(texts.get("application_name") or environ.get("PGAPPNAME"), driver)
-    if endpoint.cluster_id is not None:
-        options = passed_on.get("options") or environ.get("PGOPTIONS") or ""
-        passed_on["options"] = f"{options} -c amzn-cluster-id={endpoint.cluster_id}".strip()
-    assert not set(passed_on) & OWN_PARAMETERS
     return Settings(
         token=TokenRequest(
             signing_host=endpoint.signing_host,
@@ -114,10 +103,25 @@ def resolve(
         host=endpoint.host,
         user=user,
         dbname=texts.get("dbname") or environ.get("PGDATABASE") or DATABASE,
-        parameters=passed_on,
+        parameters=_passed_on(texts, environ, driver, endpoint.cluster_id),
         driver_parameters=extra,
         password=texts.get("password"),
     )
+
+
+def _passed_on(
+    texts: Mapping[str, str], environ: Mapping[str, str], driver: str, cluster_id: str | None
+) -> dict[str, str]:
+    """libpq's parameters but for those that Settings names itself."""
+    own_fields = {"host", "user", "dbname", "password"}
+    found = {name: value for name, value in texts.items() if name in LIBPQ_PARAMETERS - own_fields}
+    _check_port(found.get("port"))
+    found["application_name"] = announced_name(texts.get("application_name") or environ.get("PGAPPNAME"), driver)
+    if cluster_id is not None:
+        options = found.get("options") or environ.get("PGOPTIONS") or ""
+        found["options"] = f"{options} -c amzn-cluster-id={cluster_id}".strip()
+    assert not set(found) & OWN_PARAMETERS
+    return found
 
 
 def announced_name(application_name: str | None, driver: str) -> str:

@@ -17,7 +17,7 @@ from dsql_connectors.core.credentials import AwsSession, CredentialsProvider, re
 from dsql_connectors.core.errors import ConnectorError, FailedTransactionError, NestedTransactionError
 from dsql_connectors.core.pooling import closed_by_peer
 from dsql_connectors.core.retry import DEFAULT_POLICY, RetryLoop, RetryPolicy, policy_of
-from dsql_connectors.core.settings import Settings, resolve
+from dsql_connectors.core.settings import resolve
 from dsql_connectors.core.tls import apply_tls_defaults
 from dsql_connectors.core.tokens import generate_token
 from dsql_connectors.core.transaction import Command, OwnLease, SyncAttempt, attempts, replay_steps, run
@@ -154,8 +154,10 @@ class Connection(ReplayableConnection, extensions.connection):  # type: ignore[m
 
 
 @functools.lru_cache(maxsize=64)
-def _replayable(factory: type) -> type:
-    if issubclass(factory, ReplayableConnection):
+def _replayable(factory: Any) -> Any:
+    if factory is None:
+        return Connection
+    if not isinstance(factory, type) or issubclass(factory, ReplayableConnection):
         return factory
     return type(factory.__name__, (ReplayableConnection, factory), {"__module__": factory.__module__})
 
@@ -194,19 +196,16 @@ def connect(
         raise ERRORS.translate(error) from error.__cause__
     parameters = settings.libpq_parameters()
     apply_tls_defaults(parameters, libpq_version=extensions.libpq_version(), environ=os.environ)
-    factory = Connection if connection_factory is None else connection_factory
-    if isinstance(factory, type):
-        factory = _replayable(factory)
     try:
         connection = psycopg2.connect(
-            connection_factory=factory,
+            connection_factory=_replayable(connection_factory),
             cursor_factory=cursor_factory,
             **asynchronous,
             **parameters,
             password=password,
         )
     except psycopg2.Error as error:
-        explained = _explained(error, settings)
+        explained = explain_connect_failure(error, settings, ERRORS)
         if explained is None:
             raise
         raise explained from error
@@ -215,7 +214,3 @@ def connect(
     telemetry.connected(settings.host)
     connected: Connection = connection
     return connected
-
-
-def _explained(error: psycopg2.Error, settings: Settings) -> ConnectorError | None:
-    return explain_connect_failure(error, settings, ERRORS)
