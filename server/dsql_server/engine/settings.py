@@ -34,6 +34,9 @@ _FIXED_PARAMETERS: Mapping[str, str] = {
     # (The forced vacuum against transaction id wraparound still runs.)
     "autovacuum": "off",
     "track_counts": "off",
+    "track_activities": "off",
+    # Local tables hold a handful of rows: a plan made again for each set of values is never worth its time.
+    "plan_cache_mode": "force_generic_plan",
     "bgwriter_lru_maxpages": "0",
     "max_worker_processes": "0",
     "max_parallel_workers_per_gather": "0",
