@@ -30,6 +30,7 @@ from dsql_server.interfaces.messages import (
     TRANSACTION_AGE_MAX_S,
     Appended,
     AppendRefused,
+    CatalogAt,
     Claim,
     CommitRequest,
     Committed,
@@ -39,6 +40,9 @@ from dsql_server.interfaces.messages import (
     Hold,
     Inquire,
     JournalFailed,
+    LeaderSet,
+    LookedUp,
+    LookUp,
     PromiseRequest,
     Release,
     Timestamp,
@@ -51,7 +55,7 @@ from dsql_server.interfaces.shard_map import BUCKETS, ShardMap
 
 #: How long a voter keeps its part free. Far above any round trip, far below what a client would wait.
 HOLD_MAX_S = 1.0
-_HOLD_MAX_NS = int(HOLD_MAX_S * NANOSECONDS_PER_SECOND)
+HOLD_MAX_NS = int(HOLD_MAX_S * NANOSECONDS_PER_SECOND)
 #: A voter asks after a hold that lasts longer: the decision may be lost, and others conflict with it meanwhile.
 INQUIRE_S = 0.05
 _INQUIRE_NS = int(INQUIRE_S * NANOSECONDS_PER_SECOND)
@@ -76,6 +80,8 @@ class Recovered(NamedTuple):
     #: Never commit at or below it, and judge no transaction that started before it. After a restart among others that
     #: still run, it must lie above every bound that this adjudicator's lost votes named.
     floor: Timestamp
+    #: The journal may hold transactions of an owner before, whose clients may still ask for their outcome.
+    inherited: bool = False
 
 
 class _Undecided:
@@ -124,6 +130,10 @@ class Adjudicator:
         self._outcomes: OrderedDict[bytes, Timestamp] = OrderedDict()
         self._appender = Appender(self.address, journal, environment, recovered.epoch, recovered.sequence)
         self._failure = ""
+        self._inherited = recovered.inherited
+        self._inherited_floor = recovered.floor
+        #: Who asked for the outcome of transactions that only the journal can know.
+        self._looking_up: dict[bytes, str] = {}
         self.committed = 0
         self.cross_shard = 0
         self.conflicts = {_DATA: 0, _SCHEMA: 0}
@@ -138,8 +148,12 @@ class Adjudicator:
             Conflict: self._on_vote_refused,
             Unavailable: self._on_vote_refused,
             Inquire: self._on_inquire,
+            LookedUp: self._on_looked_up,
             AppendRefused: self._on_append_refused,
             JournalFailed: self._on_journal_failed,
+            # Late answers to this shard's takeover.
+            LeaderSet: self._ignore,
+            CatalogAt: self._ignore,
         }
 
     # -- deciding -----------------------------------------------------------------------------------------------------
@@ -148,6 +162,9 @@ class Adjudicator:
         transaction_id, t_start, catalog_version, claims, _, catalog_change = request
         if transaction_id in self._outcomes or transaction_id in self._undecided:
             self._answer_again(sender, transaction_id)
+            return
+        if self._inherited and t_start < self._inherited_floor:
+            self._look_up(sender, transaction_id)  # the owner before may have committed it
             return
         others: dict[int, list[Claim]] | None = None
         if self._single:
@@ -248,7 +265,7 @@ class Adjudicator:
         self.cross_shard += 1
         transaction_id, t_start, catalog_version, _, _, catalog_change = request
         me = self.address
-        bound = self._now()[1] + _HOLD_MAX_NS
+        bound = self._now()[1] + HOLD_MAX_NS
         voters = tuple([self._addresses[shard] for shard in others])
         undecided = _Undecided(request, client, own, voters)
         undecided.not_after = bound
@@ -324,7 +341,7 @@ class Adjudicator:
         if refusal is not None:
             self._send(self.address, sender, refusal)
             return
-        not_after = self._now()[1] + _HOLD_MAX_NS
+        not_after = self._now()[1] + HOLD_MAX_NS
         self._holds.hold(transaction_id, claims, sender, not_after)
         if changes_catalog:
             self._catalog_hold = transaction_id
@@ -407,15 +424,40 @@ class Adjudicator:
 
     def _on_inquire(self, sender: str, message: Inquire) -> None:
         transaction_id = message.transaction_id
-        if sender in self._addresses:
-            if transaction_id not in self._undecided:
-                if transaction_id not in self._outcomes:
-                    self._remember(transaction_id, 0)  # a voter asks long after it voted: it was dropped
+        if transaction_id in self._outcomes:
+            if sender in self._addresses:
                 self._send(self.address, sender, Release(transaction_id, self._outcomes[transaction_id]))
-        elif transaction_id in self._outcomes or transaction_id in self._undecided:
-            self._answer_again(sender, transaction_id)
+            else:
+                self._answer_again(sender, transaction_id)
+        elif transaction_id not in self._undecided:
+            if self._inherited:
+                self._look_up(sender, transaction_id)
+            else:
+                self._never_committed(sender, transaction_id)
+
+    def _look_up(self, sender: str, transaction_id: bytes) -> None:
+        """Nothing of the owner before can get into the journal any more: what isn't there never will be."""
+        self._looking_up[transaction_id] = sender
+        self._send(self.address, self.journal, LookUp(transaction_id))
+
+    def _on_looked_up(self, sender: str, message: LookedUp) -> None:
+        transaction_id, _, t_commit = message
+        asker = self._looking_up.pop(transaction_id, None)
+        if asker is None:
+            return
+        if t_commit:
+            self._remember(transaction_id, t_commit)
+            self._on_inquire(asker, Inquire(transaction_id))
         else:
-            self._refuse(sender, Unavailable(transaction_id, "the request never arrived"))
+            self._never_committed(asker, transaction_id)
+
+    def _never_committed(self, asker: str, transaction_id: bytes) -> None:
+        """The transaction is unknown: from now on it is refused, should its request still arrive."""
+        if asker in self._addresses:
+            self._remember(transaction_id, 0)
+            self._send(self.address, asker, Release(transaction_id, 0))
+        else:
+            self._refuse(asker, Unavailable(transaction_id, "the request never arrived"))
 
     def _answer_again(self, client: str, transaction_id: bytes) -> None:
         """Answer what has been answered before; what isn't decided or durable yet will be answered in time."""
@@ -429,6 +471,9 @@ class Adjudicator:
             if (oldest is None or t_commit < oldest) and self._now()[0] > t_commit:
                 self._send(self.address, client, Committed(transaction_id, t_commit))
 
+    def _ignore(self, sender: str, message: LeaderSet | CatalogAt) -> None:
+        pass
+
     def tick(self) -> None:
         """Housekeeping, to be called every now and then: forget, give up, ask again."""
         now = self._now()[1]
@@ -441,7 +486,7 @@ class Adjudicator:
 
     def _follow_up_holds(self, now: Timestamp) -> None:
         """Ask after holds that last longer than a decision takes, and end those whose bound has passed."""
-        for transaction_id, held in self._holds.bounded_below(now + _HOLD_MAX_NS - _INQUIRE_NS):
+        for transaction_id, held in self._holds.bounded_below(now + HOLD_MAX_NS - _INQUIRE_NS):
             if held.final == self.address:
                 continue  # undecided here: the bound of its votes ends it
             self._send(self.address, held.final, Inquire(transaction_id))

@@ -161,6 +161,7 @@ class EmbeddedCommitPath:
             self._router.split,
             adjudicators=dict(zip(names, addresses, strict=True)),
             watchers=(self.address,),
+            catalog_version=catalog_version,
         )
         self._journals = [
             Journal(name, mailbox, copies, recovered[name].tail, ("trace", "crossbar"))

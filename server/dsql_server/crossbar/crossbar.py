@@ -9,6 +9,8 @@ from typing import Any
 from dsql_server.crossbar.merge import Merge
 from dsql_server.interfaces.environment import Environment
 from dsql_server.interfaces.messages import (
+    CatalogAt,
+    CatalogRequest,
     CommittedTransaction,
     Delivery,
     Mutation,
@@ -44,9 +46,10 @@ class Crossbar:
         adjudicators: Mapping[str, str] | None = None,
         watchers: Sequence[str] = (),
         keep_deliveries: bool = False,
+        catalog_version: int = 0,
     ) -> None:
-        """``positions``: for each journal, the last sequence that all subscribers have. ``watchers`` get every new
-        watermark, behind all deliveries up to it."""
+        """``positions``: for each journal, the last sequence that all subscribers have; ``catalog_version`` is that
+        of then. ``watchers`` get every new watermark, behind all deliveries up to it."""
         self.address = address
         self._environment = environment
         self._send = environment.send
@@ -61,6 +64,8 @@ class Crossbar:
         self._kept: list[deque[Delivery]] | None = (
             [deque(maxlen=DELIVERIES_KEPT_MAX) for _ in subscribers] if keep_deliveries else None
         )
+        self._catalog_version = catalog_version
+        self._catalog_requests: list[tuple[str, Timestamp]] = []
         self._newest: Timestamp = 0  # T_commit of the last transaction that came
         self.watermark: Timestamp = 0
         self.delivered = 0
@@ -68,6 +73,7 @@ class Crossbar:
             Stream: self._on_stream,
             Watermark: self._on_watermark,
             Resend: self._on_resend,
+            CatalogRequest: self._on_catalog_request,
         }
 
     def subscribe(self, journals: Mapping[str, str]) -> None:
@@ -105,6 +111,8 @@ class Crossbar:
             self._deliver(transactions)
         for watcher in self._watchers:
             self._send(self.address, watcher, Watermark("", 0, low))
+        if self._catalog_requests:
+            self._answer_catalog_requests()
 
     def _ask_for_promises(self, wanted: Timestamp) -> None:
         asked = self._asked
@@ -119,6 +127,8 @@ class Crossbar:
         cut = self._cut
         for transaction in transactions:
             t_commit = transaction.t_commit
+            if transaction.catalog_change is not None:
+                self._catalog_version = transaction.catalog_version + 1
             for index, mutations in cut(transaction.mutations):
                 batches[index].append((t_commit, tuple(mutations)))
         for index, batch in enumerate(batches):
@@ -146,6 +156,19 @@ class Crossbar:
         positions = tuple([(journal, stream.merged) for journal, stream in self._streams.items()])
         for index in range(len(self._subscribers)):
             self._deliver_to(index, (), positions)
+
+    def _on_catalog_request(self, sender: str, message: CatalogRequest) -> None:
+        self._catalog_requests.append((sender, message.t))
+        self._answer_catalog_requests()
+
+    def _answer_catalog_requests(self) -> None:
+        early = []
+        for sender, t in self._catalog_requests:
+            if t <= self.watermark:
+                self._send(self.address, sender, CatalogAt(t, self._catalog_version))
+            else:
+                early.append((sender, t))
+        self._catalog_requests = early
 
     def _on_resend(self, sender: str, message: Resend) -> None:
         assert self._kept is not None, "deliveries get lost, but none are kept"

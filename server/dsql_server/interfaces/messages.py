@@ -164,6 +164,17 @@ class Watermark(NamedTuple):
     t: Timestamp
 
 
+class CatalogRequest(NamedTuple):
+    """Asks the crossbar for the catalog's version, once everything up to ``t`` is merged."""
+
+    t: Timestamp
+
+
+class CatalogAt(NamedTuple):
+    t: Timestamp
+    catalog_version: int
+
+
 # Journals.
 
 

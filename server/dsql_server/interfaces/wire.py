@@ -30,6 +30,8 @@ TYPES: dict[int, type] = {
     13: messages.Inquire,
     20: messages.PromiseRequest,
     21: messages.Watermark,
+    22: messages.CatalogRequest,
+    23: messages.CatalogAt,
     30: messages.Append,
     31: messages.Appended,
     32: messages.AppendRefused,

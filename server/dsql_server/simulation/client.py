@@ -57,6 +57,7 @@ class SimulatedClient:
         storage_of: Callable[[bytes], str],
         true_now: Callable[[], int],
         keys: list[bytes],
+        think_time_s: float,
     ) -> None:
         self.address = address
         self.attempts: list[Attempt] = []
@@ -68,6 +69,7 @@ class SimulatedClient:
         self._storage_of = storage_of
         self._true_now = true_now
         self._keys = keys
+        self._think_time_s = think_time_s
         self._attempt: Attempt | None = None
         self._missing: dict[int, bytes] = {}  # request number to key
         self._request_number = 0
@@ -166,4 +168,4 @@ class SimulatedClient:
         attempt.answered_ns = self._true_now()
         self._attempt = None
         if not self.stopping:
-            self._environment.call_later(self._random.random() * 0.001, self.begin)
+            self._environment.call_later(self._random.random() * self._think_time_s, self.begin)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dsql_server.adjudicator.adjudicator import Adjudicator, Recovered
+from dsql_server.adjudicator.takeover import Takeover
 from dsql_server.crossbar.crossbar import Crossbar
 from dsql_server.interfaces.messages import CommittedTransaction
 from dsql_server.interfaces.shard_map import even_shard_map
@@ -22,7 +23,9 @@ from dsql_server.simulation.virtual_time import EPOCH_NS, SkewedClock, VirtualTi
 
 HEARTBEAT_S = 0.002
 TICK_S = 0.05
-#: How long a run waits, in virtual time, for its clients to finish.
+#: How long a run goes on, in virtual time, if faults hardly let it begin as many transactions as it should,
+RUN_MAX_S = 30.0
+#: and how long everybody has to finish once there are no more faults.
 FINISH_MAX_S = 30.0
 
 
@@ -32,9 +35,10 @@ class SimulationSettings:
     storage_nodes: int = 2
     clients: int = 16
     keys: int = 24  #: few, so that transactions meet
+    think_time_s: float = 0.001  #: at most, between a client's transactions
     clock_error_us: int = 200
     network: NetworkSettings = field(default_factory=NetworkSettings)
-    #: Mean time between faults (a journal crashes and recovers, a disk stalls, an adjudicator is cut off); 0 for none.
+    #: Mean time between faults (journals and adjudicators crash, disks stall, partitions); 0 for none.
     fault_interval_s: float = 0.0
 
 
@@ -61,6 +65,7 @@ class SimulatedCluster:
         self.time = VirtualTime()
         self.network = SimulatedNetwork(self.time, self._random.getrandbits(32), settings.network)
         self.faults = 0
+        self._faults_end = False
         self.shard_map = even_shard_map(settings.adjudicators)
         self.journals = [f"journal-{i}" for i in range(settings.adjudicators)]
         self.addresses = tuple(f"adjudicator-{i}" for i in range(settings.adjudicators))
@@ -69,24 +74,29 @@ class SimulatedCluster:
         self._journal_environments: dict[str, SimulatedEnvironment] = {}
         for journal in self.journals:
             self._start_journal(journal, SimulatedCopies(self.time, self._random.getrandbits(32)), JournalTail(epoch=1))
-        self.adjudicators = [self._start_adjudicator(shard) for shard in range(settings.adjudicators)]
+        self._adjudicator_environments: dict[int, SimulatedEnvironment] = {}
+        self._epochs = [1] * settings.adjudicators
+        for shard in range(settings.adjudicators):
+            # Nothing has been committed yet, so nothing is forgotten.
+            self._start_adjudicator(shard, Recovered(1, 0, 0, EPOCH_NS // 2))
         self._start_crossbar_and_storage()
         self.clients = [self._start_client(number) for number in range(settings.clients)]
 
     def run(self, transactions: int) -> SimulationResult:
-        """Let the clients begin ``transactions`` transactions, finish them all, and check the run.
+        """Let the clients begin ``transactions`` transactions, end all faults, finish, and check the run.
 
-        Raises :class:`TimeoutError` if some client never gets an answer.
+        Raises :class:`TimeoutError` if some client never gets an answer even without faults.
         """
         for client in self.clients:
             self.time.call_later(self._random.random() * 0.001, client.begin)
         if self.settings.fault_interval_s:
             self._schedule_fault()
-        self._run_until(lambda: self._attempted() >= transactions)
+        self.time.run_until(lambda: self._attempted() >= transactions, RUN_MAX_S)
+        self._faults_end = True
+        self.network.heal()
         for client in self.clients:
             client.stopping = True
         self._run_until(lambda: all(client.idle for client in self.clients))
-        self._heal()
         last = max((t.t_commit for log in self._logs().values() for t in log), default=0)
         self._run_until(lambda: all(storage.watermark >= last for storage in self.storage))
         return self._result()
@@ -112,9 +122,9 @@ class SimulatedCluster:
         self._journal_environments[name] = environment
         self.network.add(Journal(name, environment, copies, tail, ("crossbar",)))
 
-    def _start_adjudicator(self, shard: int) -> Adjudicator:
+    def _start_adjudicator(self, shard: int, recovered: Recovered) -> None:
         environment = self._environment()
-        recovered = Recovered(1, 0, 0, EPOCH_NS // 2)
+        self._adjudicator_environments[shard] = environment
         adjudicator = Adjudicator(shard, self.addresses, self.journals[shard], environment, self.shard_map, recovered)
         self.network.add(adjudicator)
 
@@ -123,7 +133,6 @@ class SimulatedCluster:
 
         environment.every(HEARTBEAT_S, heartbeat)
         environment.every(TICK_S, adjudicator.tick)
-        return adjudicator
 
     def _start_crossbar_and_storage(self) -> None:
         addresses = [f"storage-{i}" for i in range(self.settings.storage_nodes)]
@@ -150,6 +159,7 @@ class SimulatedCluster:
             lambda key: f"storage-{self.router.index(key)}",
             lambda: self.time.now_ns,
             keys,
+            self.settings.think_time_s,
         )
         self.network.add(client)
         return client
@@ -161,8 +171,11 @@ class SimulatedCluster:
         self.time.call_later(delay_s, self._fault)
 
     def _fault(self) -> None:
+        if self._faults_end:
+            return
         self.faults += 1
-        self._random.choice((self._crash_journal, self._stall_disk, self._cut_off_adjudicator))()
+        faults = (self._crash_journal, self._crash_adjudicator, self._stall_disk, self._cut_off_adjudicator)
+        self._random.choice(faults)()
         self._schedule_fault()
 
     def _crash_journal(self) -> None:
@@ -178,6 +191,29 @@ class SimulatedCluster:
         if self._copies[name] is copies:  # and hasn't crashed again meanwhile
             self._start_journal(name, copies, tail)
 
+    def _crash_adjudicator(self) -> None:
+        """Gone with everything it knew; a new owner takes over after a while."""
+        shard = self._random.randrange(len(self.addresses))
+        self.network.remove(self.addresses[shard])
+        self._adjudicator_environments[shard].stop()
+        self._epochs[shard] += 1
+        epoch = self._epochs[shard]
+        self.time.call_later(self._random.random() * 0.1, lambda: self._take_over(shard, epoch))
+
+    def _take_over(self, shard: int, epoch: int) -> None:
+        if self._epochs[shard] != epoch:
+            return  # crashed again meanwhile
+        environment = self._environment()
+        self._adjudicator_environments[shard] = environment
+
+        def on_ready(recovered: Recovered) -> None:
+            environment.stop()
+            self._start_adjudicator(shard, recovered)
+
+        takeover = Takeover(self.addresses[shard], self.journals[shard], "crossbar", environment, epoch, on_ready)
+        self.network.add(takeover)
+        environment.every(HEARTBEAT_S, takeover.tick)
+
     def _stall_disk(self) -> None:
         disk = self._random.choice(self._copies[self._random.choice(self.journals)].disks)
         disk.stalled = True
@@ -190,9 +226,6 @@ class SimulatedCluster:
     def _cut_off_adjudicator(self) -> None:
         self.network.cut_off(self._random.choice(self.addresses))
         self.time.call_later(self._random.random() * 0.3, self.network.heal)
-
-    def _heal(self) -> None:
-        self.network.heal()
 
     # -- the result ---------------------------------------------------------------------------------------------------
 
