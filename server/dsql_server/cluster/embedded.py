@@ -19,13 +19,14 @@ from dsql_server.catalog.state import (
 from dsql_server.cluster.commit_path import EmbeddedCommitPath
 from dsql_server.cluster.commit_path_replay import StorageMismatch
 from dsql_server.cluster.data_directory import Identity
+from dsql_server.cluster.engine_keeper import EngineKeeper
 from dsql_server.cluster.settings import ConnectionInfo, ServerSettings, StartError
 from dsql_server.encoding.keys import prefix, prefix_end
 from dsql_server.engine import EngineInstance
 from dsql_server.frontend.listener import Listener
-from dsql_server.frontend.transactions import Services
 from dsql_server.frontend.tls import TlsError, TlsFiles, ensure_certificates, server_context, server_names
 from dsql_server.frontend.token import AccessKey, TokenVerifier, endpoint_hostnames
+from dsql_server.frontend.transactions import Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import ScanRequest
 from dsql_server.jobs.manager import JobManager
@@ -68,12 +69,15 @@ class EmbeddedCluster:
             certificates.cancel()
         socket_path = str(engine.socket_path)
         catalog = await self._read_catalog(path, storage, socket_path)
-        pool = self._pool = ProcessorPool(socket_path, catalog)
+        keeper = EngineKeeper(engine)
+        pool = self._pool = ProcessorPool(socket_path, catalog, keeper.engine_lost)
         self._undo.push_async_callback(pool.close)
         await pool.open()
         planner = self._planner = Planner(pool, catalog)
-        await planner.open()
         self._undo.callback(planner.close)
+        await planner.open()
+        keeper.watch(pool, planner)
+        self._undo.push_async_callback(keeper.close)
         jobs = JobManager(path, catalog)
         self._undo.push_async_callback(jobs.close)
         port = await self._listen(Services(pool, planner, catalog, path, jobs), files)

@@ -19,6 +19,12 @@ from dsql_server.processor.pool import ProcessorPool
 
 #: A session's state as ReadyForQuery tells it.
 IDLE, BLOCK, FAILED = b"I", b"T", b"E"
+_ENGINE_ENDED = p.error_response(
+    "57P01",
+    "terminating connection because its query processor ended",
+    hint="Connect again and repeat the transaction, unless its COMMIT was answered.",
+    severity="FATAL",
+)
 
 
 class Services(NamedTuple):
@@ -59,6 +65,9 @@ class Transactions(ClientStream):
     def _release(self) -> None:
         executor, self.executor = self.executor, None
         if executor is not None:
+            if executor.connection.closed:
+                self._write(_ENGINE_ENDED)
+            executor.connection.on_lost = None
             executor.rollback()
             self.services.pool.give_back(executor.processor)
 
@@ -73,6 +82,8 @@ class Transactions(ClientStream):
             executor = self.executor = Executor(
                 processor, self.services.commit_path, self.services.catalog, self._driver.resume, self._stream
             )
+            # Its prepared statements and settings would be gone, so the session goes, too.
+            executor.connection.on_lost = self.hang_up
         if executor.workspace is None:
             catalog = self.services.catalog
             if executor.processor.version < catalog.version:

@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Any
 
 from dsql_server.interfaces import protocol as p
+from dsql_server.processor.errors import SqlError
 
 #: A relayed answer longer than this is handed on in pieces, in bytes.
 STREAM_THRESHOLD_BYTES = 256 * 1024
@@ -30,8 +31,13 @@ class EngineError(Exception):
         super().__init__(f"{self.fields.get('C')}: {self.fields.get('M')}")
 
 
-class EngineGone(Exception):
-    """The engine closed the connection."""
+class EngineGone(SqlError):
+    """The engine closed the connection: transient, the whole transaction may be retried on a new one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "XX000", "server unavailable", detail="The query processor's engine ended; it is started again."
+        )
 
 
 class Answer:
@@ -92,6 +98,13 @@ class _Exchange:
         self.sink = sink
         self.answer = Answer()
 
+    def fail(self) -> None:
+        """Answer that the engine is gone."""
+        if self.on_done is not None:
+            self.answer.error = _GONE_BODY
+            self.answer.status = 0
+            self.on_done(self.answer)
+
 
 class EngineConnection(asyncio.Protocol):
     """See the module. ``on_lost`` is called when the engine closes the connection by itself."""
@@ -116,10 +129,7 @@ class EngineConnection(asyncio.Protocol):
         self.closed = True
         waiting, self._exchanges = self._exchanges, deque()
         for exchange in waiting:
-            if exchange.on_done is not None:
-                exchange.answer.error = _GONE_BODY
-                exchange.answer.status = 0
-                exchange.on_done(exchange.answer)
+            exchange.fail()
         if self.on_lost is not None:
             self.on_lost()
 
@@ -241,19 +251,24 @@ class EngineConnection(asyncio.Protocol):
         unless ``ready`` the caller then owes the engine a Sync. With ``cut`` what follows the client's ``completions``
         is the machinery's own again: nothing of it passes through, its rows are collected.
         """
-        self._exchanges.append(_Exchange(skip, completions, ready, False, on_done, sink, cut))
-        self._transport.write(batch)
+        self._send(_Exchange(skip, completions, ready, False, on_done, sink, cut), batch)
 
     def collect(self, batch: bytes, on_done: Callable[[Answer], None], skip: int = 0) -> None:
         """Send a batch that ends with Sync or a Query; ``rows`` of the answer gets a list for each statement."""
         exchange = _Exchange(skip, 0, True, True, on_done, None)
         exchange.answer.rows.append([])
-        self._exchanges.append(exchange)
-        self._transport.write(batch)
+        self._send(exchange, batch)
 
     def discard(self, batch: bytes) -> None:
         """Send a batch that ends with Sync, and drop its answer."""
-        self._exchanges.append(_Exchange(0, 0, True, False, None, None))
+        self._send(_Exchange(0, 0, True, False, None, None), batch)
+
+    def _send(self, exchange: _Exchange, batch: bytes) -> None:
+        if self.closed:
+            # Answered later: who sends isn't waiting yet.
+            asyncio.get_running_loop().call_soon(exchange.fail)
+            return
+        self._exchanges.append(exchange)
         self._transport.write(batch)
 
     def write(self, data: bytes) -> None:
@@ -266,6 +281,11 @@ class EngineConnection(asyncio.Protocol):
             self.on_lost = None
             self._transport.write(p.message(b"X", b""))
             self._transport.close()
+
+    def finish(self, on_lost: Callable[[], None]) -> None:
+        """Tell the engine goodbye; ``on_lost`` is called once it has left, with everything that was under way done."""
+        self.on_lost = on_lost
+        self._transport.write(p.message(b"X", b""))
 
     # -- statements of our own -------------------------------------------------------------------------------
 

@@ -60,8 +60,12 @@ class Planner:
         self.planned = 0
 
     async def open(self) -> None:
-        self._processor = await self._pool.provision_processor()
-        await self._processor.open(PLANNER_ROLE, _PLANNER_SETTINGS)
+        """Connect to the pool's engine, once for each engine. Raises EngineError, EngineGone or OSError."""
+        processor = await self._pool.provision_processor()
+        await processor.open(PLANNER_ROLE, _PLANNER_SETTINGS)
+        assert processor.connection is not None
+        processor.connection.on_lost = self._pool.engine_lost
+        self._processor, self._settings = processor, PlanSettings()
 
     def close(self) -> None:
         if self._processor is not None:
@@ -87,6 +91,7 @@ class Planner:
         if found is not None:
             return found
         async with self._lock:
+            await self._pool.until_admitted()
             plan = await self._plan(sql, oids, settings)
         if plan is not None:
             self._plans[(sql, oids, settings)] = plan

@@ -9,17 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from dsql_server.catalog.changes import Catalog, CatalogChange
 from dsql_server.catalog.state import quote_identifier
-from dsql_server.processor.engine_connection import EngineConnection, EngineError, connect_engine
+from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone, connect_engine
 from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE, LOADER_ROLE
 
 TEMPLATE_DATABASE = "template1"
 #: The other database that an engine starts with.
 START_DATABASE = "postgres"
 #: Databases kept ready beyond those leased.
-SPARE_DATABASES = 2
+SPARE_DATABASES = 4
+#: Returned databases beyond these are dropped, after a pause each.
+SPARE_DATABASES_MAX = 32
+TRIM_PAUSE_S = 0.5
+#: How long the engine may take to end the connection of a processor that was given back.
+GOODBYE_MAX_S = 5.0
+#: How long a lease waits for an engine that ended to be started again.
+ENGINE_WAIT_MAX_S = 10.0
 #: Catalog changes after which the template is brought up to date, so that new databases need little replay.
 TEMPLATE_LAG_MAX_CHANGES = 16
 
@@ -83,47 +92,103 @@ DEFAULT_SEARCH_PATH = '"$user", public'
 
 
 class ProcessorPool:
-    """Leases query processors. All methods run on the event loop."""
+    """Leases query processors. All methods run on the event loop.
 
-    def __init__(self, socket_path: str, catalog: Catalog) -> None:
+    ``on_engine_lost`` is called when the engine ends by itself. Leases then wait until :meth:`open` and :meth:`admit`
+    were called for a new engine.
+    """
+
+    def __init__(self, socket_path: str, catalog: Catalog, on_engine_lost: Callable[[], None] | None = None) -> None:
         self.socket_path = socket_path
         self._catalog = catalog
+        self._on_engine_lost = on_engine_lost
         self._spare: deque[QueryProcessor] = deque()
         self._template_version = 0
         self._next_number = 0
         self._admin: EngineConnection | None = None
         self._admin_lock = asyncio.Lock()
         self._refill: asyncio.Task[None] | None = None
+        self._trim: asyncio.Task[None] | None = None
+        self._cleaning: set[asyncio.Task[None]] = set()
+        self._admitted: asyncio.Future[None] | None = None  #: while suspended: what leases wait for
+        self._patience: asyncio.TimerHandle | None = None
         self._closed = False
         self.leased = 0
         self.created = 0
 
     async def open(self) -> None:
-        """Bring the template up to the catalog's version and provision the first databases."""
-        self._admin = await connect_engine(self.socket_path, ENGINE_ROLE, START_DATABASE)
+        """Bring the template up to the catalog's version and start to provision databases."""
+        admin = self._admin = await connect_engine(self.socket_path, ENGINE_ROLE, START_DATABASE)
         # Changes are replayed as their authors, who may create schemas.
         for database in (START_DATABASE, TEMPLATE_DATABASE):
-            await self._admin.execute(f"ALTER DATABASE {database} OWNER TO {LOADER_ROLE}")
+            await admin.execute(f"ALTER DATABASE {database} OWNER TO {LOADER_ROLE}")
         await self._update_template(with_shared=True)
+        admin.on_lost = self.engine_lost
+        if admin.closed:
+            raise EngineGone
         self._schedule_refill()
 
     async def close(self) -> None:
         self._closed = True
-        if self._refill is not None:
-            self._refill.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._refill
+        self.suspend()
+        tasks = [task for task in (self._refill, self._trim, *self._cleaning) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._admitted is not None:
+            self._give_up(self._admitted)
         if self._admin is not None:
             self._admin.close()
+
+    # -- the engine's end and return ---------------------------------------------------------------------------
+
+    def engine_lost(self) -> None:
+        """One of the machinery's own connections was closed by the engine."""
+        if not self._closed and self._on_engine_lost is not None:
+            self._on_engine_lost()
+
+    def suspend(self) -> None:
+        """The engine is gone: let leases wait, for a while, until :meth:`admit`."""
+        self._spare.clear()
+        self._template_version = 0
+        if self._admitted is None:
+            loop = asyncio.get_running_loop()
+            waiting = self._admitted = loop.create_future()
+            self._patience = loop.call_later(ENGINE_WAIT_MAX_S, self._give_up, waiting)
+
+    @staticmethod
+    def _give_up(waiting: asyncio.Future[None]) -> None:
+        if not waiting.done():
+            waiting.set_exception(EngineGone())
+            waiting.exception()  # nobody may be waiting
+
+    def admit(self) -> None:
+        """The engine serves again."""
+        waiting, self._admitted = self._admitted, None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def until_admitted(self) -> None:
+        """Wait while the engine is gone. Raises EngineGone if that takes longer than ENGINE_WAIT_MAX_S."""
+        if self._admitted is not None:
+            await self._admitted
+
+    # -- leases ------------------------------------------------------------------------------------------------
 
     async def lease(self, role: str, settings: dict[str, str]) -> QueryProcessor:
         """A query processor with a connection as ``role``, its catalog at the current version.
 
-        Raises EngineError if the engine refuses the role.
+        Raises EngineError if the engine refuses the role, EngineGone or OSError if it can't be reached.
         """
+        await self.until_admitted()
         if not self._spare:
             await self._provision(1)
-        processor = self._spare.popleft()
+        processor = self._spare.pop()  # the last one returned: the least is missing in its catalog
         self._schedule_refill()
         try:
             if processor.version < self._catalog.version:
@@ -138,37 +203,64 @@ class ProcessorPool:
     def give_back(self, processor: QueryProcessor) -> None:
         """Take a processor back. Its connection closes; the database is cleaned and used again."""
         self.leased -= 1
-        processor.close()
-        if self._closed:
-            return
-        if processor.dead_rows or len(self._spare) >= 4 * SPARE_DATABASES:
-            task = asyncio.get_running_loop().create_task(self._clean(processor))
-            self._cleaning.add(task)
-            task.add_done_callback(self._cleaning.discard)
-        else:
-            self._spare.append(processor)
+        connection, processor.connection = processor.connection, None
+        assert connection is not None, "leased processors are connected"
+        if self._closed or connection.closed:
+            return  # its database goes with the engine
+        # A statement may still run there. Its locks would be in the way of whoever leases the database next.
+        late = asyncio.get_running_loop().call_later(GOODBYE_MAX_S, self._force_out, processor, connection)
+        connection.finish(lambda: self._left(processor, late))
 
-    _cleaning: set[asyncio.Task[None]] = set()
+    def _left(self, processor: QueryProcessor, late: asyncio.TimerHandle) -> None:
+        late.cancel()
+        if self._closed or self._admitted is not None:
+            return
+        if processor.dead_rows:
+            self._start(self._clean(processor))
+        else:
+            self._return(processor)
+
+    def _force_out(self, processor: QueryProcessor, connection: EngineConnection) -> None:
+        connection.close()
+        if not self._closed:
+            self._start(self._drop(processor))
+
+    def _start(self, cleaning: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(cleaning)
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
+
+    def _return(self, processor: QueryProcessor) -> None:
+        self._spare.append(processor)
+        if len(self._spare) > SPARE_DATABASES_MAX and (self._trim is None or self._trim.done()):
+            self._trim = asyncio.get_running_loop().create_task(self._trim_spares())
 
     async def _clean(self, processor: QueryProcessor) -> None:
         try:
-            if len(self._spare) >= 4 * SPARE_DATABASES:
-                await self._admin_execute(f"DROP DATABASE {processor.database} WITH (FORCE)")
-                return
             connection = await connect_engine(self.socket_path, ENGINE_ROLE, processor.database)
             try:
                 await connection.execute("VACUUM " + ", ".join(processor.dead_rows))
             finally:
                 connection.close()
-            processor.dead_rows.clear()
-            self._spare.append(processor)
-        except (EngineError, OSError):
+        except (EngineError, EngineGone, OSError):
             # A table is gone by now, or the engine is stopping: the database is disposable.
-            with contextlib.suppress(Exception):
-                await self._admin_execute(f"DROP DATABASE {processor.database} WITH (FORCE)")
+            await self._drop(processor)
+        else:
+            processor.dead_rows.clear()
+            self._return(processor)
+
+    async def _trim_spares(self) -> None:
+        """Drop databases beyond those worth keeping, slowly: each takes the engine a checkpoint."""
+        while len(self._spare) > SPARE_DATABASES_MAX:
+            await self._drop(self._spare.popleft())
+            await asyncio.sleep(TRIM_PAUSE_S)
+
+    async def _drop(self, processor: QueryProcessor) -> None:
+        with contextlib.suppress(EngineError, EngineGone, OSError):
+            await self._admin_execute(f"DROP DATABASE IF EXISTS {processor.database} WITH (FORCE)")
 
     async def provision_processor(self) -> QueryProcessor:
-        """A processor outside the pool, for the machinery itself; ask once.
+        """A processor outside the pool, for the machinery itself; ask once an engine.
 
         It gets the database that the engine starts with, a copy of the template as it was before any change.
         """
@@ -181,10 +273,11 @@ class ProcessorPool:
             self._refill = asyncio.get_running_loop().create_task(self._refill_spares())
 
     async def _refill_spares(self) -> None:
-        while len(self._spare) < SPARE_DATABASES and not self._closed:
-            if self._catalog.version - self._template_version > TEMPLATE_LAG_MAX_CHANGES:
-                await self._update_template()
-            await self._provision(1)
+        with contextlib.suppress(EngineGone):
+            while len(self._spare) < SPARE_DATABASES and not self._closed and self._admitted is None:
+                if self._catalog.version - self._template_version > TEMPLATE_LAG_MAX_CHANGES:
+                    await self._update_template()
+                await self._provision(1)
 
     async def _update_template(self, with_shared: bool = False) -> None:
         async with self._admin_lock:
