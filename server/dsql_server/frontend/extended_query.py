@@ -84,7 +84,7 @@ class ExtendedQuery(SimpleQuery):
         try:
             for kind, raw in batch:
                 if kind == p.BIND:
-                    await self._bind(raw, pending)
+                    await self._bind(raw, pending, final)
                 elif kind == p.EXECUTE:
                     await self._execute(raw, pending, final)
                 elif kind == p.PARSE:
@@ -113,7 +113,7 @@ class ExtendedQuery(SimpleQuery):
         else:
             pending.parts.append(raw)
 
-    async def _bind(self, raw: bytes, pending: _Pending) -> None:
+    async def _bind(self, raw: bytes, pending: _Pending, final: bool) -> None:
         portal_name, name, values, formats = read_bind(raw)
         prepared = self._prepared.get(name)
         if prepared is None:
@@ -128,23 +128,29 @@ class ExtendedQuery(SimpleQuery):
             await self._send_without_execute(pending)
             self._out.append(p.BIND_COMPLETE_MESSAGE)
             return
-        await self._prepare_portal(portal, pending)
+        await self._prepare_portal(portal, pending, final)
         pending.parts.append(raw)
         pending.only_parses = False
         pending.bound = True
 
-    async def _prepare_portal(self, portal: Portal, pending: _Pending) -> None:
+    async def _prepare_portal(self, portal: Portal, pending: _Pending, final: bool) -> None:
         """Put what the portal needs in front of its Bind: a transaction, its rows."""
         statement = portal.prepared.statement
         assert statement is not None
         plan = await self._plan_for(portal.prepared)
+        if final and plan.plain_read and statement.is_read_only:
+            executor = await self._current_executor()
+            if executor.workspace is None:
+                injected, skip = executor.load_for_read(plan, portal.bound)
+                await self._inject(pending, injected, skip)
+                return
         executor = await self._ready_executor()
         if self._block == BLOCK:
             executor.check_current()
         self._check_allowed(statement, plan)
         locks = statement.locking is not None
         writes = bool(plan.written) or locks
-        injected: list[bytes] = []
+        injected = []
         skip = 0
         if writes or plan.loads or self._block == BLOCK or statement.kind == StatementKind.SET:
             skip = executor.opening(injected)
@@ -237,7 +243,7 @@ class ExtendedQuery(SimpleQuery):
         executor, statement, plan = self.executor, prepared.statement, prepared.plan or _NO_PLAN
         assert executor is not None and statement is not None
         pending.parts.append(raw)
-        if final and executor.workspace is not None and statement.kind in PLANNED_KINDS:
+        if final and statement.kind in PLANNED_KINDS:
             if not plan.written and statement.locking is None:
                 batch, skip, lead = pending.take()
                 answer = await executor.execute_read(batch, skip)

@@ -72,7 +72,15 @@ class Transactions(ClientStream):
             self.services.pool.give_back(executor.processor)
 
     async def _ready_executor(self) -> Executor:
-        """The executor, its engine's catalog at the current version; a transaction begun if none was."""
+        """The executor, with a transaction: begun now, if none was."""
+        executor = self.executor
+        if executor is None or executor.workspace is None:
+            executor = await self._current_executor()
+            executor.begin()
+        return executor
+
+    async def _current_executor(self) -> Executor:
+        """The executor; between transactions its engine's catalog is brought to the current version."""
         executor = self.executor
         if executor is None:
             try:
@@ -82,13 +90,10 @@ class Transactions(ClientStream):
             executor = self.executor = Executor(
                 processor, self.services.commit_path, self.services.catalog, self._driver.resume, self._stream
             )
-            # Its prepared statements and settings would be gone, so the session goes, too.
-            executor.connection.on_lost = self.hang_up
         if executor.workspace is None:
             catalog = self.services.catalog
             if executor.processor.version < catalog.version:
                 await executor.processor.replay(catalog.since(executor.processor.version))
-            executor.begin()
         return executor
 
     async def _commit(self) -> None:

@@ -73,7 +73,6 @@ class Executor:
         self.workspace: Workspace | None = None
         self.engine_open = False  #: BEGIN has been sent to the engine
         self._own_names = itertools.count()
-        self._loaded_rows = 0
         switch = processor.role != ADMIN_ROLE
         self._role_on = self._statement(f"SET ROLE {LOADER_ROLE}") if switch else b""
         self._role_off = self._statement("RESET ROLE") if switch else b""
@@ -161,7 +160,6 @@ class Executor:
         data, count = workspace.load(self.connection, groups)
         if not count:
             return 0
-        self._loaded_rows += count
         return self._guarded(data, count, parts, keep_apart)
 
     def _guarded(self, data: bytes, count: int, parts: list[bytes], keep_apart: bool) -> int:
@@ -308,6 +306,36 @@ class Executor:
             return data_conflict()
         return EngineRefusal(answer.error, hide_context=True)
 
+    def load_for_read(self, plan: LoadPlan, bound: Bound) -> tuple[list[bytes], int]:
+        """Messages in front of a lone read, and their completions. It needs no workspace: it ends with its answer."""
+        if not plan.scans:
+            return [], 0
+        storage, connection = self._storage, self.connection
+        t = self._path.begin()
+        self.engine_open = True
+        parts = [self._begin]
+        skip = 1
+        role_on = self._role_on
+        if role_on:
+            parts.append(role_on)
+            skip += 1
+        many = len(plan.scans) > 1
+        for scan in plan.scans:
+            rows = scan.access.rows(bound, storage, t)
+            if many:
+                bound.found[scan.alias] = rows
+            if rows:
+                data, count = load_messages(connection, scan.table, [value for _, value in rows])
+                parts.append(data)
+                skip += count
+                dead = self.processor.dead_rows
+                name = scan.table.qualified_name
+                dead[name] = dead.get(name, 0) + count
+        if role_on:
+            parts.append(self._role_off)
+            skip += 1
+        return parts, skip
+
     # -- one statement, one round trip ---------------------------------------------------------------------------
 
     async def execute_read(self, batch: bytes, skip: int) -> Answer:
@@ -428,16 +456,14 @@ class Executor:
 
     def _finish(self) -> None:
         workspace, self.workspace = self.workspace, None
-        if workspace is None or (not self._loaded_rows and not workspace.tables):
-            return
         dead = self.processor.dead_rows
-        for work in workspace.tables.values():
-            name = work.table.qualified_name
-            dead[name] = dead.get(name, 0) + len(work.loaded) + 1
-        if sum(dead.values()) > VACUUM_AFTER_ROWS:
+        if workspace is not None:
+            for work in workspace.tables.values():
+                name = work.table.qualified_name
+                dead[name] = dead.get(name, 0) + len(work.loaded) + 1
+        if dead and sum(dead.values()) > VACUUM_AFTER_ROWS:
             self.connection.discard(p.query("VACUUM (TRUNCATE off, SKIP_LOCKED) " + ", ".join(dead)))
             dead.clear()
-            self._loaded_rows = 0
 
 
 def _changed_rows(tag: bytes) -> int:

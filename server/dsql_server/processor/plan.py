@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from dsql_server.catalog.state import CatalogState, Index, Table
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
-from dsql_server.processor.access import Access, Bound, Conditions, Getter, Row, choose_access, comparable, scalar_getter
+from dsql_server.processor.access import (
+    Access,
+    Bound,
+    Conditions,
+    Getter,
+    Row,
+    choose_access,
+    comparable,
+    scalar_getter,
+)
 from dsql_server.processor.conditions import Conjunct, OtherColumn, conjuncts, initplan_outputs, operand_of
 
 #: Join types under a nested loop whose inner side needs only rows that meet the join's condition.
@@ -65,6 +75,12 @@ class LoadPlan:
         """Whether written rows must be asked for their unique keys after the statement."""
         return not (self.inserts and self.insert is not None and self.insert.deferred_only) or self.deletes_or_updates
 
+    @cached_property
+    def plain_read(self) -> bool:
+        """Nothing but scans of tables that each occur once, so that no row can be loaded twice."""
+        tables = [s.table.relation_id for s in self.scans]
+        return not self.whole and not self.written and len(set(tables)) == len(tables)
+
     @property
     def loads(self) -> bool:
         return bool(self.scans or self.whole)
@@ -119,9 +135,7 @@ class PlanReader:
                 if table is not None:
                     pending.append((node["Alias"], table, self._conjuncts(node)))
         for alias, table, found in self._ordered(pending):
-            usable = [
-                c for c in found if not isinstance(c.operand, OtherColumn) or c.operand.alias in sources
-            ]
+            usable = [c for c in found if not isinstance(c.operand, OtherColumn) or c.operand.alias in sources]
             access = choose_access(table, usable, self._oids, sources)
             self.result.scans.append(Scan(alias, table, access))
             sources[alias] = table
@@ -150,16 +164,12 @@ class PlanReader:
                 whole[parent.relation_id] = parent
         result.whole = list(whole.values())
 
-    def _ordered(
-        self, pending: list[tuple[str, Table, list[Conjunct]]]
-    ) -> list[tuple[str, Table, list[Conjunct]]]:
+    def _ordered(self, pending: list[tuple[str, Table, list[Conjunct]]]) -> list[tuple[str, Table, list[Conjunct]]]:
         """Scans with conditions of their own first, then those that only joins restrict; never twice an alias."""
         aliases = [alias for alias, _, _ in pending]
         if len(set(aliases)) != len(aliases):
             # Aliases are unique in EXPLAIN; should they not be, no scan may lean on another.
-            pending = [
-                (a, t, [c for c in found if not isinstance(c.operand, OtherColumn)]) for a, t, found in pending
-            ]
+            pending = [(a, t, [c for c in found if not isinstance(c.operand, OtherColumn)]) for a, t, found in pending]
 
         def joined_only(entry: tuple[str, Table, list[Conjunct]]) -> bool:
             return not any(c.operand is not None and not isinstance(c.operand, OtherColumn) for c in entry[2])
@@ -175,7 +185,11 @@ class PlanReader:
 
     def _attach_join_filters(self, node: dict[str, Any]) -> None:
         children = node.get("Plans", ())
-        if node["Node Type"] == "Nested Loop" and node.get("Join Type") in _INNER_SIDE_FILTERED and "Join Filter" in node:
+        if (
+            node["Node Type"] == "Nested Loop"
+            and node.get("Join Type") in _INNER_SIDE_FILTERED
+            and "Join Filter" in node
+        ):
             for child in children:
                 if child.get("Parent Relationship") == "Inner" and "Relation Name" in child:
                     alias = child["Alias"]
@@ -250,4 +264,3 @@ def _without_duplicates(scans: list[Scan]) -> list[Scan]:
             seen.add(table_id)
         kept.append(scan)
     return kept
-
