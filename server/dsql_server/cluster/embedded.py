@@ -20,6 +20,7 @@ from dsql_server.cluster.commit_path import EmbeddedCommitPath
 from dsql_server.cluster.commit_path_replay import StorageMismatch
 from dsql_server.cluster.data_directory import Identity
 from dsql_server.cluster.engine_keeper import EngineKeeper
+from dsql_server.cluster.garbage_collection import GarbageCollection
 from dsql_server.cluster.settings import ConnectionInfo, ServerSettings, StartError
 from dsql_server.encoding.keys import prefix, prefix_end
 from dsql_server.engine import EngineInstance
@@ -78,10 +79,13 @@ class EmbeddedCluster:
         await planner.open()
         keeper.watch(pool, planner)
         self._undo.push_async_callback(keeper.close)
+        garbage = GarbageCollection(storage, path.begin)
+        self._undo.callback(garbage.close)
         jobs = JobManager(path, catalog)
         self._undo.push_async_callback(jobs.close)
         port = await self._listen(Services(pool, planner, catalog, path, jobs), files)
         jobs.resume_unfinished()
+        garbage.start()
         return self._connection_info(port, files)
 
     async def close(self) -> None:
