@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_server.adjudicator.adjudicator import HOLD_MAX_S, OUTCOMES_MAX, Adjudicator, Recovered
+from dsql_server.adjudicator.adjudicator import HOLD_MAX_S, Adjudicator, Recovered
 from dsql_server.adjudicator.appender import APPEND_RESEND_S, RECORD_TRANSACTIONS_MAX
 from dsql_server.adjudicator.holds import Holds, modes_conflict
+from dsql_server.adjudicator.outcomes import OUTCOMES_MAX
 from dsql_server.adjudicator.recent_claims import RecentClaims
+from dsql_server.interfaces.environment import Clock
 from dsql_server.interfaces.messages import (
     CATALOG_ANY,
     TRANSACTION_AGE_MAX_S,
@@ -53,7 +55,7 @@ class Bench:
     def __init__(self, adjudicators: int = 1, error_ns: int = 0) -> None:
         self.t = START
         self.error_ns = error_ns
-        self.clock = self
+        self.clock: Clock = self
         self.random = random.Random(1)
         self.sent: list[tuple[str, Any]] = []
         self.timers: list[tuple[float, Any]] = []
@@ -369,7 +371,7 @@ def test_asking_after_a_request_that_never_came_forbids_it() -> None:
 def test_memory_of_outcomes_is_bounded() -> None:
     bench = Bench()
     for number in range(OUTCOMES_MAX + 10):
-        bench.actor._remember(number.to_bytes(16, "big"), 1)
+        bench.actor._outcomes.remember(number.to_bytes(16, "big"), 1)
     assert len(bench.actor._outcomes) == OUTCOMES_MAX
 
 

@@ -32,7 +32,6 @@ from dsql_server.interfaces.messages import (
     Stream,
     Subscribe,
 )
-from dsql_server.journal import copy_writer
 from dsql_server.journal.journal import Journal
 from dsql_server.journal.local_copies import LocalCopies
 from dsql_server.journal.record import (
@@ -402,7 +401,7 @@ class FailingDisk:
         self.failing: set[Path] = set()
         self.stalled: dict[Path, threading.Event] = {}
         self._real = os.fdatasync
-        monkeypatch.setattr(copy_writer.os, "fdatasync", self.fdatasync)
+        monkeypatch.setattr(os, "fdatasync", self.fdatasync)
 
     def fdatasync(self, descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent

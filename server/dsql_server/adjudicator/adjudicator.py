@@ -16,13 +16,13 @@ Why that is safe:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
 from dsql_server.adjudicator.appender import Appender, Decided
 from dsql_server.adjudicator.holds import Holds
+from dsql_server.adjudicator.outcomes import Outcomes
 from dsql_server.adjudicator.recent_claims import RecentClaims
 from dsql_server.interfaces.environment import NANOSECONDS_PER_SECOND, Environment
 from dsql_server.interfaces.messages import (
@@ -41,13 +41,10 @@ from dsql_server.interfaces.messages import (
     Inquire,
     JournalFailed,
     LeaderSet,
-    LookedUp,
-    LookUp,
     PromiseRequest,
     Release,
     Timestamp,
     Unavailable,
-    Unknown,
     Vote,
     Watermark,
 )
@@ -61,14 +58,10 @@ INQUIRE_S = 0.05
 _INQUIRE_NS = int(INQUIRE_S * NANOSECONDS_PER_SECOND)
 #: Claims are remembered this much longer than a transaction may live, for clocks that differ.
 MEMORY_MARGIN_S = 10
-#: How many outcomes are remembered, to answer repeated requests the same way.
-OUTCOMES_MAX = 100_000
 
 _BUCKET_MASK = BUCKETS - 1
 _DATA = int(ConflictKind.DATA)
 _SCHEMA = int(ConflictKind.SCHEMA)
-#: In place of T_commit where only the journal knows.
-_UNKNOWN = -1
 
 
 class Recovered(NamedTuple):
@@ -126,14 +119,12 @@ class Adjudicator:
         self._holds = Holds()
         self._catalog_hold: bytes | None = None  # the undecided transaction that changes the catalog
         self._undecided: dict[bytes, _Undecided] = {}
-        #: T_commit of committed transactions, 0 of refused ones; the oldest go first
-        self._outcomes: OrderedDict[bytes, Timestamp] = OrderedDict()
-        self._appender = Appender(self.address, journal, environment, recovered.epoch, recovered.sequence)
+        appender = self._appender = Appender(self.address, journal, environment, recovered.epoch, recovered.sequence)
+        self._outcomes = Outcomes(
+            self.address, addresses, journal, environment, appender, self._undecided, self._refuse, recovered.inherited
+        )
         self._failure = ""
-        self._inherited = recovered.inherited
-        self._inherited_floor = recovered.floor
-        #: Who asked for the outcome of transactions that only the journal can know.
-        self._looking_up: dict[bytes, str] = {}
+        self._inherited_floor = recovered.floor if recovered.inherited else 0
         self.committed = 0
         self.cross_shard = 0
         self.conflicts = {_DATA: 0, _SCHEMA: 0}
@@ -147,13 +138,12 @@ class Adjudicator:
             Release: self._on_release,
             Conflict: self._on_vote_refused,
             Unavailable: self._on_vote_refused,
-            Inquire: self._on_inquire,
-            LookedUp: self._on_looked_up,
             AppendRefused: self._on_append_refused,
             JournalFailed: self._on_journal_failed,
             # Late answers to this shard's takeover.
             LeaderSet: self._ignore,
             CatalogAt: self._ignore,
+            **self._outcomes.handlers,
         }
 
     # -- deciding -----------------------------------------------------------------------------------------------------
@@ -161,10 +151,10 @@ class Adjudicator:
     def _on_commit(self, sender: str, request: CommitRequest) -> None:
         transaction_id, t_start, catalog_version, claims, _, catalog_change = request
         if transaction_id in self._outcomes or transaction_id in self._undecided:
-            self._answer_again(sender, transaction_id)
+            self._outcomes.answer(sender, transaction_id)
             return
-        if self._inherited and t_start < self._inherited_floor:
-            self._look_up(sender, transaction_id)  # the owner before may have committed it
+        if t_start < self._inherited_floor:
+            self._outcomes.look_up(sender, transaction_id)  # the owner before may have committed it
             return
         others: dict[int, list[Claim]] | None = None
         if self._single:
@@ -233,7 +223,7 @@ class Adjudicator:
         assert t_commit > self._floor and t_commit > t_start, "T_commit lies above every promise and above T_start"
         self._floor = t_commit
         self._recent.record(own, t_commit)
-        self._remember(transaction_id, t_commit)
+        self._outcomes.remember(transaction_id, t_commit)
         self.committed += 1
         transaction = CommittedTransaction(
             transaction_id, t_commit, t_start, self.catalog_version, claims, mutations, catalog_change
@@ -248,14 +238,8 @@ class Adjudicator:
         else:
             self.unavailable += 1
         # Remembered, so that a repeated request isn't judged again and committed after all.
-        self._remember(refusal.transaction_id, 0)
+        self._outcomes.remember(refusal.transaction_id, 0)
         self._send(self.address, client, refusal)
-
-    def _remember(self, transaction_id: bytes, t_commit: Timestamp) -> None:
-        outcomes = self._outcomes
-        outcomes[transaction_id] = t_commit
-        if len(outcomes) > OUTCOMES_MAX:
-            outcomes.popitem(last=False)
 
     # -- as the final adjudicator of several --------------------------------------------------------------------------
 
@@ -281,8 +265,7 @@ class Adjudicator:
         transaction_id, not_before, not_after = vote
         undecided = self._undecided.get(transaction_id)
         if undecided is None:
-            if transaction_id in self._outcomes:  # a repeated vote: its voter may have missed the decision
-                self._send(self.address, sender, Release(transaction_id, self._outcomes[transaction_id]))
+            self._outcomes.release(transaction_id, sender)  # a repeated vote: its voter may have missed the decision
             return
         undecided.missing.discard(sender)
         undecided.not_before = max(undecided.not_before, not_before)
@@ -356,7 +339,7 @@ class Adjudicator:
                 self.catalog_version += 1
         if held is not None:
             # The decision stands: a hold that is repeated behind it must not hold again.
-            self._remember(transaction_id, t_commit)
+            self._outcomes.remember(transaction_id, t_commit)
             if t_commit:
                 self._recent.record(held.claims, t_commit)
 
@@ -395,10 +378,9 @@ class Adjudicator:
 
     def _fail(self, reason: str) -> None:
         """Commit nothing more. What is on its way to the journal may be in it or not."""
-        self._failure = reason
+        self._failure = self._outcomes.failure = reason
         for transaction, client in self._appender.abandon():
-            self._outcomes[transaction.transaction_id] = _UNKNOWN
-            self._send(self.address, client, Unknown(transaction.transaction_id, reason))
+            self._outcomes.lost(transaction.transaction_id, client)
 
     @property
     def busy(self) -> bool:
@@ -421,55 +403,6 @@ class Adjudicator:
     def heartbeat(self) -> Watermark:
         """A promise up to now, so that the low watermark of an idle journal moves on."""
         return self.promise(self._now()[1])
-
-    def _on_inquire(self, sender: str, message: Inquire) -> None:
-        transaction_id = message.transaction_id
-        if transaction_id in self._outcomes:
-            if sender in self._addresses:
-                self._send(self.address, sender, Release(transaction_id, self._outcomes[transaction_id]))
-            else:
-                self._answer_again(sender, transaction_id)
-        elif transaction_id not in self._undecided:
-            if self._inherited:
-                self._look_up(sender, transaction_id)
-            else:
-                self._never_committed(sender, transaction_id)
-
-    def _look_up(self, sender: str, transaction_id: bytes) -> None:
-        """Nothing of the owner before can get into the journal any more: what isn't there never will be."""
-        self._looking_up[transaction_id] = sender
-        self._send(self.address, self.journal, LookUp(transaction_id))
-
-    def _on_looked_up(self, sender: str, message: LookedUp) -> None:
-        transaction_id, _, t_commit = message
-        asker = self._looking_up.pop(transaction_id, None)
-        if asker is None:
-            return
-        if t_commit:
-            self._remember(transaction_id, t_commit)
-            self._on_inquire(asker, Inquire(transaction_id))
-        else:
-            self._never_committed(asker, transaction_id)
-
-    def _never_committed(self, asker: str, transaction_id: bytes) -> None:
-        """The transaction is unknown: from now on it is refused, should its request still arrive."""
-        if asker in self._addresses:
-            self._remember(transaction_id, 0)
-            self._send(self.address, asker, Release(transaction_id, 0))
-        else:
-            self._refuse(asker, Unavailable(transaction_id, "the request never arrived"))
-
-    def _answer_again(self, client: str, transaction_id: bytes) -> None:
-        """Answer what has been answered before; what isn't decided or durable yet will be answered in time."""
-        t_commit = self._outcomes.get(transaction_id)
-        if t_commit == 0:
-            self._send(self.address, client, Unavailable(transaction_id, "the transaction was refused before"))
-        elif t_commit == _UNKNOWN:
-            self._send(self.address, client, Unknown(transaction_id, self._failure))
-        elif t_commit is not None:
-            oldest = self._appender.oldest
-            if (oldest is None or t_commit < oldest) and self._now()[0] > t_commit:
-                self._send(self.address, client, Committed(transaction_id, t_commit))
 
     def _ignore(self, sender: str, message: LeaderSet | CatalogAt) -> None:
         pass

@@ -353,4 +353,5 @@ class EmbeddedCommitPath:
             durable.append(await self._loop.run_in_executor(None, applier.checkpoint))
         for journal, copies in zip(self._journals, self._copies, strict=True):
             lowest = min([positions.get(journal.address, 0) for positions in durable], default=0)
-            copies.trim(lowest + 1)
+            # The last transaction stays, applied or not: it tells recovery where time and catalog go on.
+            copies.trim(min(lowest + 1, journal.t_last_sequence))

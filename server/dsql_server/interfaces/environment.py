@@ -33,8 +33,11 @@ class Timer(Protocol):
 class Environment(Protocol):
     """Everything an actor may touch beside its own state."""
 
-    clock: Clock
-    random: random.Random
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def random(self) -> random.Random: ...
 
     def send(self, sender: str, receiver: str, message: Message) -> None:
         """Send; never answers, never raises, and promises neither arrival nor order."""

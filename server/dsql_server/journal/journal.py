@@ -46,6 +46,8 @@ class Journal:
         self._sequence = tail.sequence
         self._digest = tail.digest
         self._t_last = tail.t_last
+        #: The last record with a transaction in it: from that recovery learns the last T_commit and catalog version.
+        self.t_last_sequence = tail.t_last_sequence
         self._durable = tail.sequence
         self._waiting_leader: tuple[str, int] | None = None  # answered once everything before it is durable
         self._failure = ""
@@ -75,6 +77,7 @@ class Journal:
         if transactions:
             assert transactions[0].t_commit > self._t_last, f"{self.address}: T_commit must rise from record to record"
             self._t_last = transactions[-1].t_commit
+            self.t_last_sequence = sequence
         record, self._digest = encode_record(epoch, sequence, self._digest, transactions)
         self._sequence = sequence
         self._in_flight.append((sequence, epoch, transactions, sender))

@@ -37,6 +37,7 @@ class JournalTail(NamedTuple):
     sequence: int = 0  #: of the last record
     digest: bytes = NO_DIGEST  #: of the last record
     t_last: Timestamp = 0  #: T_commit of the last transaction
+    t_last_sequence: int = 0  #: of the record it is in
 
 
 class Record(NamedTuple):

@@ -86,12 +86,12 @@ def recover(directories: Sequence[Path], segment_bytes_max: int = SEGMENT_BYTES_
         repairs += len(place.lacking)
         _write_copies(directories, place.lacking, place.segment, place.offset, place.data)
         record = place.record
-        t_last = tail.t_last
+        t_last, t_last_sequence = tail.t_last, tail.t_last_sequence
         if record.transactions:
             last = record.transactions[-1]
-            t_last = last.t_commit
+            t_last, t_last_sequence = last.t_commit, record.sequence
             catalog_version = last.catalog_version + (last.catalog_change is not None)
-        tail = JournalTail(record.epoch, record.sequence, record.digest, t_last)
+        tail = JournalTail(record.epoch, record.sequence, record.digest, t_last, t_last_sequence)
         segment, offset = place.segment, place.offset + len(place.data)
     if segment != max(headers):
         # The last segment has a header and no record yet.
@@ -217,7 +217,7 @@ def _fence(directories: Sequence[Path], tail: JournalTail, segment: int, offset:
     record, digest = encode_record(epoch, sequence, tail.digest, ())
     data = record.ljust(padded(len(record)), b"\0")
     _write_copies(directories, range(len(directories)), segment, offset, data)
-    return JournalTail(epoch, sequence, digest, tail.t_last), offset + len(data)
+    return tail._replace(epoch=epoch, sequence=sequence, digest=digest), offset + len(data)
 
 
 def _write_copies(directories: Sequence[Path], copies: Sequence[int], segment: int, offset: int, data: bytes) -> None:
