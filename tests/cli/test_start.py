@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,14 +94,32 @@ def test_json_is_one_line_and_a_signal_ends_it_cleanly(how: signal.Signals) -> N
             assert probe.connect_ex(("127.0.0.1", info["port"])) != 0
 
 
-def test_the_printed_help_connects(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
+def test_the_printed_lines_open_psql() -> None:
+    with started("--ephemeral", "--port", "0") as process:
+        printed = printed_help(process).splitlines()
+        exports = [line for line in printed if line.startswith("export ")]
+        script = "\n".join([*exports, f"{printed[-1]} -Atc '\\conninfo'"])
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        result = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        assert 'You are connected to database "postgres" as user "admin"' in result.stdout
+
+
+def printed_help(process: subprocess.Popen[str]) -> str:
+    """What a human sees, up to the psql line."""
+    assert process.stdout is not None
+    printed = ""
+    while "PGPASSWORD" not in printed:
+        line = process.stdout.readline()
+        assert line, "the server ended before it said how to connect"
+        printed += line
+    return printed
+
+
+def test_the_printed_help_names_everything(tmp_path: Path) -> None:
     with started("--data-dir", str(tmp_path / "data"), "--port", "0") as process:
-        assert process.stdout is not None
-        printed = ""
-        while "PGPASSWORD" not in printed:
-            line = process.stdout.readline()
-            assert line, "the server ended before it said how to connect"
-            printed += line
+        printed = printed_help(process)
     exports = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
     assert set(exports) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
     assert re.search(r"^aws-dsql://admin@\S+$", printed, re.MULTILINE)
