@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from dsql_server.processor.executor import WAIT
+
 
 class Driver:
     """Steps one coroutine. ``on_end`` gets the exception that ended it, or None."""
@@ -38,7 +40,8 @@ class Driver:
             self._end(error)
         else:
             self._running = False
-            if asyncio.isfuture(awaited):
+            if awaited is not WAIT:
+                assert asyncio.isfuture(awaited), awaited
                 awaited._asyncio_future_blocking = False
                 awaited.add_done_callback(self._future_done)
 
