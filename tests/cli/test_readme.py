@@ -15,7 +15,7 @@ from dsql_server.testing import LocalCluster
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+SNIPPETS: list[str] = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 DRIVERS = ("psycopg", "psycopg2", "asyncpg")
 
 
