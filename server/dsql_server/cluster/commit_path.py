@@ -38,9 +38,9 @@ from dsql_server.journal.segments import SEGMENT_BYTES_MAX
 ZONES = ("zone-a", "zone-b", "zone-c")
 #: How often adjudicators forget, and it is looked whether a checkpoint is due.
 TICK_S = 1.0
-#: A checkpoint is due after this time, or earlier when the journals have grown by so much.
+#: A checkpoint is due after this time, or earlier when the journals have grown by so much: a restart replays the rest.
 CHECKPOINT_INTERVAL_S = 60.0
-CHECKPOINT_JOURNAL_BYTES = 64 * 1024 * 1024
+CHECKPOINT_JOURNAL_BYTES = 32 * 1024 * 1024
 #: How long a clean shutdown waits for what is on its way.
 DRAIN_MAX_S = 10.0
 
@@ -115,7 +115,6 @@ class EmbeddedCommitPath:
         :class:`dsql_server.cluster.commit_path_replay.StorageMismatch` if storage and journals don't belong together.
         """
         assert not self._opened, "opened once"
-        self._opened = True
         names = [f"journal-{i}" for i in range(self._settings.adjudicators)]
         directories = {name: [self._directory / zone / name for zone in ZONES] for name in names}
         recovered = {name: recover(directories[name], self._settings.segment_bytes_max) for name in names}
@@ -123,6 +122,7 @@ class EmbeddedCommitPath:
         check_positions(appliers, recovered)
         replay(self._router, directories, recovered)
         self._wire(names, directories, recovered)
+        self._opened = True
         self._checkpointed_at = self._loop.time()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
 
@@ -183,19 +183,21 @@ class EmbeddedCommitPath:
                 await asyncio.wait_for(self._drained.wait(), DRAIN_MAX_S)
             except asyncio.TimeoutError:
                 self._fail("the server stops")
-        if self._checkpointing is not None:
-            await self._checkpointing
-        if not self._failure:
-            await self._checkpoint()
-        for copies in self._copies:
-            copies.close()
+        try:
+            if self._checkpointing is not None:
+                await asyncio.wait([self._checkpointing])
+            if not self._failure:
+                await self._checkpoint()
+        finally:
+            for copies in self._copies:
+                copies.close()
 
     # -- the facade ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> Timestamp:
         """T_start: every acknowledged commit is at or below it, nothing can still commit at or below it, and storage
         has applied everything up to it."""
-        if not self._waiting:
+        if not self._waiting and not self._failure:
             # Nothing is on its way, so the promise holds at once, and the snapshot is of now.
             now = self._clock.now()[1]
             for adjudicator in self._adjudicators:
