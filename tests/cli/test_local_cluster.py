@@ -66,11 +66,14 @@ def test_a_stopped_cluster_can_be_stopped_again() -> None:
         os.kill(pid, 0)
 
 
-def test_a_dead_server_is_an_error_not_a_hang() -> None:
+def test_a_dead_server_is_an_error_not_a_hang_and_leaves_no_directory() -> None:
     with LocalCluster() as cluster:
+        directory = Path(cluster.ca_file).parent
+        assert directory.is_dir()
         os.kill(cluster.pid, 9)
         with pytest.raises(ClusterError, match="ended with status -9"):
             cluster.metrics()
+    assert not directory.exists()
 
 
 def test_each_test_gets_a_clean_database(pytester: pytest.Pytester) -> None:

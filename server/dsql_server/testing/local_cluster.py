@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -71,10 +73,12 @@ class LocalCluster:
         self._arguments += ["--ephemeral"] if data_dir is None else ["--data-dir", os.fspath(data_dir)]
         if pg_bindir is not None:
             self._arguments += ["--pg-bindir", os.fspath(pg_bindir)]
+        self._ephemeral = data_dir is None
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._unread = b""
+        self._directory: Path | None = None  #: what an ephemeral server removes when it stops
 
     def __enter__(self) -> LocalCluster:
         self.start()
@@ -118,6 +122,7 @@ class LocalCluster:
             raise
         for name, value in information.items():
             setattr(self, name, value)
+        self._directory = Path(self.ca_file).parent if self._ephemeral else None
 
     def stop(self) -> None:
         """Stop the server in order (SIGTERM), kill it if it does not end in time. Harmless when it is stopped."""
@@ -261,3 +266,17 @@ class LocalCluster:
                 if stream is not None:
                     stream.close()
             self._errors = None
+        if self._directory is not None:
+            _remove(self._directory)
+            self._directory = None
+
+
+def _remove(directory: Path) -> None:
+    """Remove what a killed server could not; its engine may still be writing there until it notices."""
+    if not directory.parent.samefile(tempfile.gettempdir()):
+        return  # nothing that we know to be temporary
+    deadline_s = time.monotonic() + STOP_GRACE_S
+    while directory.exists() and time.monotonic() < deadline_s:
+        shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists():
+            time.sleep(0.05)
