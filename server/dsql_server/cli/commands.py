@@ -16,7 +16,8 @@ DEMO_ORDERS_MAX = 100_000
 CLIENTS_MAX = 256
 BENCH_SECONDS_MAX = 3_600
 
-_directory = click.Path(path_type=Path, file_okay=False)
+#: Whether it can be used is for the server to find out, and to say in one sentence.
+_directory = click.Path(path_type=Path, readable=False)
 _file = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
