@@ -196,7 +196,8 @@ async def test_storage_that_lost_its_memory_is_brought_up_to_date(directory: Pat
         for number in range(40):
             await bench.commit(b"k%d" % number, b"all", value=b"%d" % number)
         state = directory.parent / "copy"
-        shutil.copytree(directory, state)  # as a crash would leave it
+        # As a crash would leave it.
+        shutil.copytree(directory, state, ignore=shutil.ignore_patterns("*.preparing"))
         before = {key: versions for node in bench.storage.nodes for key, versions in node.versions.items()}
     async with opened(state) as again:
         after = {key: versions for node in again.storage.nodes for key, versions in node.versions.items()}
@@ -323,8 +324,12 @@ def test_failed_disks_leave_outcomes_unknown_until_a_restart(tmp_path: Path, mon
         async with opened(tmp_path) as bench:
             assert type(await bench.commit(b"before")) is Committed
             failing.set()
-            outcome = await bench.commit(b"k")
-            assert type(outcome) is Unknown and "Input/output error" in outcome.reason
+            reported: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+            answers = [bench.send(bench.request(b"k%d" % i, b"k%d" % (i + 50))) for i in range(20)]
+            for outcome in await asyncio.wait_for(asyncio.gather(*answers), 5):
+                assert type(outcome) is Unknown and "Input/output error" in outcome.reason
+            assert reported == [], "a failing disk is no defect of ours"
             refused = await bench.commit(b"later")
             assert type(refused) is Unavailable
             assert bench.path.begin() == bench.path.begin(), "no snapshot passes what may turn out to be committed"

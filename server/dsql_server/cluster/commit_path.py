@@ -297,15 +297,20 @@ class EmbeddedCommitPath:
             self._answer(Committed(transaction_id, t_commit))
 
     def _answer(self, outcome: CommitOutcome) -> None:
-        on_outcome = self._waiting.pop(outcome[0])
+        on_outcome = self._waiting.pop(outcome[0], None)
+        if on_outcome is None:
+            return  # a failure has answered it already
+        self._call(on_outcome, outcome)
+        if self._drained is not None and not self._waiting:
+            self._drained.set()
+
+    def _call(self, on_outcome: Callable[[CommitOutcome], None], outcome: CommitOutcome) -> None:
         try:
             on_outcome(outcome)
         except Exception as error:  # the client's defect, not ours: the path goes on
             self._loop.call_exception_handler(
                 {"message": "the receiver of a commit's outcome failed", "exception": error}
             )
-        if self._drained is not None and not self._waiting:
-            self._drained.set()
 
     def _on_defect(self, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": "the commit path stops after a defect", "exception": error})
@@ -318,7 +323,7 @@ class EmbeddedCommitPath:
         self._waiting = {}
         self._parked.clear()
         for transaction_id, on_outcome in waiting.items():
-            on_outcome(Unknown(transaction_id, reason))
+            self._call(on_outcome, Unknown(transaction_id, reason))
         if self._drained is not None:
             self._drained.set()
 
