@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,7 @@ class EmbeddedCommitPath:
         self._owner_addresses: tuple[str, ...] = ()
         self._stable: Timestamp = 0
         self._waiting: dict[bytes, Callable[[CommitOutcome], None]] = {}
-        self._parked: deque[_Parked] = deque()
+        self._parked: list[_Parked] = []
         self._failure = ""
         self._drained: asyncio.Event | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -226,11 +225,12 @@ class EmbeddedCommitPath:
             return 0
         owner = self._shard_map.owner
         first = owner(claims[0][0])
-        if not self._adjudicators[first].busy:
+        busy = [number for number, adjudicator in enumerate(self._adjudicators) if adjudicator.busy]
+        if busy and first not in busy:
             # The journals share a disk, and answers come in order of time: one group commit beats two at once.
             for key, _ in claims:
                 other = owner(key)
-                if other != first and self._adjudicators[other].busy:
+                if other in busy:
                     return other
         return first
 
@@ -289,10 +289,8 @@ class EmbeddedCommitPath:
         parked = self._parked
         if not parked:
             return
-        later = [entry for entry in parked if entry.t_commit > t]
-        ready = sorted([entry for entry in parked if entry.t_commit <= t]) if later or len(parked) > 1 else parked
-        self._parked = deque(later)
-        for t_commit, transaction_id in ready:
+        self._parked = [entry for entry in parked if entry.t_commit > t]
+        for t_commit, transaction_id in sorted([entry for entry in parked if entry.t_commit <= t]):
             self._traces.applied(transaction_id)
             self._answer(Committed(transaction_id, t_commit))
 
