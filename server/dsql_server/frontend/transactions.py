@@ -90,6 +90,8 @@ class Transactions(ClientStream):
             executor = self.executor = Executor(
                 processor, self.services.commit_path, self.services.catalog, self._driver.resume, self._stream
             )
+            # Without it, the session's prepared statements and settings are gone, so the session goes, too.
+            executor.connection.on_lost = self.hang_up
         if executor.workspace is None:
             catalog = self.services.catalog
             if executor.processor.version < catalog.version:

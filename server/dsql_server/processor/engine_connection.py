@@ -32,9 +32,13 @@ class EngineError(Exception):
 
 
 class EngineGone(SqlError):
-    """The engine closed the connection: transient, the whole transaction may be retried on a new one."""
+    """The engine closed the connection: transient, the whole transaction may be retried on a new one.
 
-    def __init__(self) -> None:
+    ``last_words`` is the body of its last ErrorResponse, if it sent one.
+    """
+
+    def __init__(self, last_words: bytes | None = None) -> None:
+        self.last_words = last_words
         super().__init__(
             "XX000", "server unavailable", detail="The query processor's engine ended; it is started again."
         )
@@ -54,6 +58,7 @@ class Answer:
         "described",
         "error",
         "injected_error",
+        "last_words",
         "out",
         "rows",
         "status",
@@ -65,6 +70,7 @@ class Answer:
     def __init__(self) -> None:
         self.out: list[bytes] = []
         self.error: bytes | None = None
+        self.last_words: bytes | None = None
         self.injected_error = False
         self.rows: list[list[bytes]] = []
         self.tags: list[bytes] = []
@@ -101,6 +107,9 @@ class _Exchange:
     def fail(self) -> None:
         """Answer that the engine is gone."""
         if self.on_done is not None:
+            # What came may end in the engine's own farewell: all of it is dropped.
+            self.answer.out.clear()
+            self.answer.last_words = self.answer.error
             self.answer.error = _GONE_BODY
             self.answer.status = 0
             self.on_done(self.answer)
@@ -331,7 +340,7 @@ class EngineConnection(asyncio.Protocol):
         self.collect(batch, lambda answer: None if future.done() else future.set_result(answer))
         answer = await future
         if answer.error is _GONE_BODY:
-            raise EngineGone
+            raise EngineGone(answer.last_words)
         if answer.error is not None:
             raise EngineError(answer.error)
         return answer
@@ -345,11 +354,16 @@ async def connect_engine(
 ) -> EngineConnection:
     """Open a connection to the engine at ``socket_path`` and wait until it is ready.
 
-    Raises EngineError with the engine's refusal.
+    Raises EngineError with the engine's refusal, EngineGone if it gave no reason, OSError if there is no engine.
     """
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_unix_connection(EngineConnection, socket_path)
     values = {"user": user, "database": database, "client_encoding": "UTF8", **(settings or {})}
     body = p.pack_i32(196608) + b"".join(k.encode() + b"\0" + v.encode() + b"\0" for k, v in values.items()) + b"\0"
-    await connection.run(p.pack_i32(len(body) + 4) + body)
+    try:
+        await connection.run(p.pack_i32(len(body) + 4) + body)
+    except EngineGone as gone:
+        if gone.last_words is None:
+            raise
+        raise EngineError(gone.last_words) from None
     return connection

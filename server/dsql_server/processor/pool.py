@@ -32,6 +32,7 @@ ENGINE_WAIT_MAX_S = 10.0
 #: Catalog changes after which the template is brought up to date, so that new databases need little replay.
 TEMPLATE_LAG_MAX_CHANGES = 16
 
+_CANNOT_CONNECT_NOW = "57P03"
 _REPLAY_SETTINGS = (
     "SET allow_system_table_mods = on; SET check_function_bodies = off; SET client_min_messages = error; "
 )
@@ -40,10 +41,11 @@ _REPLAY_SETTINGS = (
 class QueryProcessor:
     """An engine database at some catalog version, with the session's connection to it."""
 
-    def __init__(self, database: str, version: int, socket_path: str) -> None:
+    def __init__(self, database: str, version: int, socket_path: str, engine: int = 0) -> None:
         self.database = database
         self.version = version
         self.socket_path = socket_path
+        self.engine = engine  #: which of the pool's engines it is of
         self.connection: EngineConnection | None = None
         self.role = ADMIN_ROLE
         #: Rows loaded into local tables since they were last vacuumed, by qualified table name.
@@ -105,6 +107,7 @@ class ProcessorPool:
         self._spare: deque[QueryProcessor] = deque()
         self._template_version = 0
         self._next_number = 0
+        self._engine = 0  #: goes up with each engine that is lost
         self._admin: EngineConnection | None = None
         self._admin_lock = asyncio.Lock()
         self._refill: asyncio.Task[None] | None = None
@@ -151,6 +154,7 @@ class ProcessorPool:
 
     def suspend(self) -> None:
         """The engine is gone: let leases wait, for a while, until :meth:`admit`."""
+        self._engine += 1
         self._spare.clear()
         self._template_version = 0
         if self._admitted is None:
@@ -193,9 +197,19 @@ class ProcessorPool:
         try:
             if processor.version < self._catalog.version:
                 await processor.replay(self._catalog.since(processor.version))
+            if role != ADMIN_ROLE:
+                # Reached by SET ROLE around loads only; nothing is inherited.
+                await self._admin_execute(
+                    f"GRANT {LOADER_ROLE} TO {quote_identifier(role)} WITH INHERIT FALSE, SET TRUE"
+                )
             await processor.open(role, settings)
-        except EngineError:
-            self._spare.append(processor)
+        except EngineError as error:
+            if error.fields.get("C") == _CANNOT_CONNECT_NOW:
+                # Somebody told the engine to stop once its sessions have left: it has to be another one.
+                self.engine_lost()
+                if self._admitted is not None:
+                    return await self.lease(role, settings)
+            self._return(processor)
             raise
         self.leased += 1
         return processor
@@ -213,7 +227,7 @@ class ProcessorPool:
 
     def _left(self, processor: QueryProcessor, late: asyncio.TimerHandle) -> None:
         late.cancel()
-        if self._closed or self._admitted is not None:
+        if self._closed:
             return
         if processor.dead_rows:
             self._start(self._clean(processor))
@@ -231,6 +245,8 @@ class ProcessorPool:
         task.add_done_callback(self._cleaning.discard)
 
     def _return(self, processor: QueryProcessor) -> None:
+        if processor.engine != self._engine:
+            return  # gone with its engine
         self._spare.append(processor)
         if len(self._spare) > SPARE_DATABASES_MAX and (self._trim is None or self._trim.done()):
             self._trim = asyncio.get_running_loop().create_task(self._trim_spares())
@@ -281,8 +297,11 @@ class ProcessorPool:
 
     async def _update_template(self, with_shared: bool = False) -> None:
         async with self._admin_lock:
+            engine = self._engine
             changes = self._catalog.since(self._template_version)
             await replay_changes(self.socket_path, TEMPLATE_DATABASE, changes, with_shared=with_shared)
+            if engine != self._engine:
+                raise EngineGone
             if changes:
                 self._template_version = changes[-1].version
 
@@ -291,13 +310,15 @@ class ProcessorPool:
             number, self._next_number = self._next_number, self._next_number + 1
             database = f"dsql_qp_{number}"
             async with self._admin_lock:
-                version = self._template_version
+                version, engine = self._template_version, self._engine
                 assert self._admin is not None
                 await self._admin.execute(
                     f"CREATE DATABASE {database} TEMPLATE {TEMPLATE_DATABASE} STRATEGY file_copy OWNER {LOADER_ROLE}"
                 )
+            if engine != self._engine:
+                raise EngineGone
             self.created += 1
-            self._spare.append(QueryProcessor(database, version, self.socket_path))
+            self._spare.append(QueryProcessor(database, version, self.socket_path, engine))
 
     async def _admin_execute(self, sql: str) -> None:
         async with self._admin_lock:
