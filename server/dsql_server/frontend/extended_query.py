@@ -57,6 +57,12 @@ class ExtendedQuery(SimpleQuery):
         self._portals: dict[bytes, Portal] = {}
         self._skipping = False
 
+    def _forget_statements(self) -> None:
+        names = [name for name, prepared in self._prepared.items() if not prepared.virtual]
+        self._prepared.clear()
+        if names and self.executor is not None:
+            self.executor.connection.discard(b"".join(p.close_statement(name) for name in names) + p.SYNC)
+
     def _forget_portals(self) -> None:
         self._portals.clear()
 

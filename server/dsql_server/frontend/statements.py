@@ -19,6 +19,7 @@ _VIRTUAL_KINDS = frozenset(
         StatementKind.DDL,
         StatementKind.CALL,
         StatementKind.ANALYZE,
+        StatementKind.DEALLOCATE,
         StatementKind.OTHER,
     }
 )

@@ -22,6 +22,9 @@ DEFINITION_ATTEMPTS_MAX = 8
 class Steering(Planning):
     """Runs statements whose messages the engine never sees as the client sent them."""
 
+    def _forget_statements(self) -> None:
+        """DEALLOCATE ALL: the client's statements are gone; the machinery's own on its connection stay."""
+
     def _forget_portals(self) -> None:
         """The transaction is over: its portals are gone."""
 
@@ -49,6 +52,9 @@ class Steering(Planning):
             await self._call(statement, described, bound.values if bound is not None else ())
         elif kind == StatementKind.SHOW:
             self._show(statement, described)
+        elif kind == StatementKind.DEALLOCATE:
+            self._forget_statements()
+            self._out.append(p.command_complete(statement.tag))
         else:
             self._out.append(p.command_complete(statement.tag))
 
