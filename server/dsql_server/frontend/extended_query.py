@@ -148,7 +148,8 @@ class ExtendedQuery(SimpleQuery):
             executor = await self._current_executor()
             if executor.workspace is None:
                 injected, skip = executor.load_for_read(plan, portal.bound)
-                await self._inject(pending, injected, skip)
+                if skip:
+                    await self._inject(pending, injected, skip)
                 return
         executor = await self._ready_executor()
         if self._block == BLOCK:
