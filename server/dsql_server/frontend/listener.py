@@ -16,6 +16,8 @@ from dsql_server.frontend.tls import server_name
 from dsql_server.frontend.token import ACCESS_DENIED_SQLSTATE, TokenRefused, TokenVerifier
 from dsql_server.frontend.transactions import Services
 from dsql_server.interfaces import protocol as p
+from dsql_server.processor.engine_connection import EngineError, EngineGone
+from dsql_server.processor.roles import ADMIN_ROLE
 
 #: How long a client may take from TCP connect to its token, in seconds.
 STARTUP_TIMEOUT_S = 60.0
@@ -183,6 +185,7 @@ class ClientConnection(asyncio.Protocol):
         self._user = ""
         self._settings: dict[str, str] = {}
         self._awaiting_token = False
+        self._admission: asyncio.Task[None] | None = None
         self._sni: str | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -197,6 +200,8 @@ class ClientConnection(asyncio.Protocol):
             self._session.feed(data)
             return
         self._buffer += data
+        if self._admission is not None:
+            return
         try:
             if not self._awaiting_token:
                 self._read_startup()
@@ -207,6 +212,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.connections.discard(self)
+        if self._admission is not None:
+            self._admission.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
         if self._session is not None:
@@ -284,6 +291,27 @@ class ClientConnection(asyncio.Protocol):
         )
         if isinstance(verdict, TokenRefused):
             raise _Refused(ACCESS_DENIED_SQLSTATE, verdict.message, verdict.hint)
+        self._awaiting_token = False
+        if self._user == ADMIN_ROLE:
+            self._welcome(rest)
+            return
+        self._buffer = rest
+        self._admission = asyncio.get_running_loop().create_task(self._admit())
+
+    async def _admit(self) -> None:
+        """Let a role in that exists and may log in."""
+        try:
+            known = await self._listener.services.pool.may_log_in(self._user)
+        except (EngineError, EngineGone, OSError):
+            self._refuse(_Refused("XX000", "server unavailable"))
+            return
+        if self._transport.is_closing():
+            return
+        if not known:
+            # The SQLSTATE is what the official connector's own tests expect of the service.
+            self._refuse(_Refused("08P01", f'IAM authentication failed for user "{self._user}"'))
+            return
+        rest, self._buffer = self._buffer, b""
         self._welcome(rest)
 
     def _welcome(self, rest: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from dsql_server.catalog.changes import Catalog, CatalogChange
 from dsql_server.catalog.state import quote_identifier
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone, connect_engine
-from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE, LOADER_ROLE
+from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE, LOADER_ROLE, PLANNER_ROLE
 
 TEMPLATE_DATABASE = "template1"
 #: The other database that an engine starts with.
@@ -213,6 +213,18 @@ class ProcessorPool:
             raise
         self.leased += 1
         return processor
+
+    async def may_log_in(self, role: str) -> bool:
+        """Whether the role exists and has LOGIN. Raises EngineError or EngineGone."""
+        async with self._admin_lock:
+            if self._admin is None:
+                raise EngineGone
+            name = "'" + role.replace("'", "''") + "'"
+            answer = await self._admin.execute(
+                f"SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {name} AND rolcanlogin AND NOT rolsuper "
+                f"AND rolname <> '{PLANNER_ROLE}'"
+            )
+        return bool(answer.rows[0])
 
     def give_back(self, processor: QueryProcessor) -> None:
         """Take a processor back. Its connection closes; the database is cleaned and used again."""
