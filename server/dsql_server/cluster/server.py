@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionInfo", "Server", "ServerSettings", "StartError", "run_server"]
 
+#: New objects before a collection, and collections of one generation before one of the next.
+_COLLECTOR_THRESHOLDS = (20_000, 20, 50)
 #: How soon a waiting thread gets the interpreter from the event loop, in seconds: journal writers mustn't wait long.
 _THREAD_SWITCH_INTERVAL_S = 0.0002
 
@@ -111,6 +114,13 @@ def run_server(settings: ServerSettings, on_ready: Callable[[ConnectionInfo, Ser
     uvloop.run(_serve(settings, on_ready))
 
 
+def _settle_collector() -> None:
+    """What is there by now stays: the garbage collector needn't look at it again in the middle of transactions."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
+
+
 async def _serve(settings: ServerSettings, on_ready: Callable[[ConnectionInfo, Server], None]) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -123,6 +133,7 @@ async def _serve(settings: ServerSettings, on_ready: Callable[[ConnectionInfo, S
     try:
         if starting.done():
             on_ready(starting.result(), server)
+            _settle_collector()
             await interrupted
         else:
             starting.cancel()

@@ -51,6 +51,13 @@ def aborted_block() -> SqlError:
     return SqlError("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 
 
+def outcome_unknown() -> SqlError:
+    """The commit may have happened or not: it mustn't be replayed unless that does no harm."""
+    return SqlError(
+        "08007", "transaction resolution unknown", hint="Look for the transaction's effects before you retry."
+    )
+
+
 def server_unavailable() -> SqlError:
     """Transient: the whole transaction may be retried."""
     return SqlError("XX000", "server unavailable")

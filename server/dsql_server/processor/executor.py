@@ -17,10 +17,25 @@ from dsql_server.encoding.keys import NOT_NULL, prefix
 from dsql_server.encoding.parameters import NotUnderstood, OutOfRange
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath
-from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Committed, Conflict, ConflictKind, LockMode
+from dsql_server.interfaces.messages import (
+    CommitOutcome,
+    CommitRequest,
+    Committed,
+    Conflict,
+    ConflictKind,
+    LockMode,
+    Unknown,
+)
 from dsql_server.processor.access import Bound, Row
 from dsql_server.processor.engine_connection import Answer, EngineConnection
-from dsql_server.processor.errors import EngineRefusal, SqlError, data_conflict, schema_conflict, server_unavailable
+from dsql_server.processor.errors import (
+    EngineRefusal,
+    SqlError,
+    data_conflict,
+    outcome_unknown,
+    schema_conflict,
+    server_unavailable,
+)
 from dsql_server.processor.plan import InsertKeys, LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
@@ -445,7 +460,7 @@ class Executor:
             return outcome
         if isinstance(outcome, Conflict):
             raise schema_conflict() if outcome.kind == ConflictKind.SCHEMA else data_conflict()
-        raise server_unavailable()
+        raise outcome_unknown() if isinstance(outcome, Unknown) else server_unavailable()
 
     def rollback(self) -> None:
         """Drop the workspace. The engine's rollback runs behind the client's answer."""
