@@ -167,9 +167,9 @@ def engine_process(cluster: LocalCluster) -> int:
 def test_an_engine_that_ends_is_started_again(cluster: LocalCluster, how: signal.Signals) -> None:
     execute(cluster, "CREATE TABLE kept (id int PRIMARY KEY)", "INSERT INTO kept VALUES (1)")
     with (
-        cluster.connect() as open_block,
-        cluster.connect(autocommit=True) as idle,
-        cluster.connect(autocommit=True) as unused,
+        contextlib.closing(cluster.connect()) as open_block,
+        contextlib.closing(cluster.connect(autocommit=True)) as idle,
+        contextlib.closing(cluster.connect(autocommit=True)) as unused,
     ):
         open_block.execute("INSERT INTO kept VALUES (2)")
         idle.execute("SELECT 1")

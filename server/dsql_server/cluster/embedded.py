@@ -36,6 +36,7 @@ from dsql_server.processor.engine_connection import connect_engine
 from dsql_server.processor.planner import Planner
 from dsql_server.processor.pool import TEMPLATE_DATABASE, ProcessorPool
 from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE
+from dsql_server.storage.rocks import CannotOpenStorage
 from dsql_server.storage.router import StorageRouter
 
 DATABASE = "postgres"
@@ -98,14 +99,11 @@ class EmbeddedCluster:
     def _open_storage(self) -> tuple[EmbeddedCommitPath, StorageRouter]:
         """Open storage and the journals, and bring storage up to date."""
         directory = self._directory
+        (directory / "storage").mkdir(mode=0o700, exist_ok=True)
         try:
             storage = self._storage = StorageRouter(directory / "storage")
-        except OSError:
-            raise
-        except Exception as error:  # RocksDB's own errors have no common class
-            raise StartError(
-                f"the storage in {directory / 'storage'} can't be opened ({error}): restore the data directory whole"
-            ) from error
+        except CannotOpenStorage as error:
+            raise StartError(str(error)) from error
         self._undo.callback(storage.close)
         path = EmbeddedCommitPath(storage, storage, directory / "journals", asyncio.get_running_loop())
         try:
