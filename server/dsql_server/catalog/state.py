@@ -122,6 +122,12 @@ class Table:
         return ", ".join("NULL::text" if c.dropped else quote_identifier(c.name) for c in self.columns)
 
     @cached_property
+    def load_sql(self) -> str:
+        """The statement that loads one row; its parameters are the row's loadable fields."""
+        places = ", ".join(f"${i + 1}" for i in range(len(self.loadable)))
+        return f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
+
+    @cached_property
     def by_name(self) -> dict[str, Column]:
         return {c.name: c for c in self.columns if not c.dropped}
 
@@ -173,6 +179,11 @@ class CatalogState:
             for key in table.foreign_keys:
                 found.setdefault(key.referenced_id, []).append((table, key))
         return found
+
+    @cached_property
+    def may_defer_checks(self) -> bool:
+        """Whether some constraint may be checked as late as at COMMIT."""
+        return any(key.deferrable for table in self.tables.values() for key in table.foreign_keys)
 
     def apply(
         self, version: int, upserts: list[Table], drops: list[int], next_relation_id: int | None = None

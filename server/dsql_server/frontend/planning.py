@@ -9,7 +9,7 @@ from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError, aborted_block
-from dsql_server.processor.plan import LoadPlan
+from dsql_server.processor.plan import LoadPlan, copy_plan
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify
 
@@ -89,9 +89,7 @@ class Planning(Transactions):
             targets = {name for _, name in statement.targets}
             written = [t for t in tables if t.name in targets]
             readable = list(state.tables.values()) if not tables and not written else tables
-            return LoadPlan(
-                state.version, whole=[t for t in readable if t not in written], written=written, inserts=bool(written)
-            )
+            return copy_plan(state, readable, written)
         return LoadPlan(state.version)
 
     async def _refresh_settings(self) -> None:

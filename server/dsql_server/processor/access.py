@@ -6,15 +6,15 @@ raises NotUnderstood at run time, and the path widens to the whole table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from dsql_server.catalog.state import Index, Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.arrays import array_elements, array_elements_from_text
-from dsql_server.encoding.keys import NOT_NULL, encode_value, prefix, prefix_end
-from dsql_server.encoding.parameters import NotUnderstood, OutOfRange, binary_from_text
+from dsql_server.encoding.keys import KEY_TYPE_OIDS, NOT_NULL, encode_value, prefix, prefix_end, value_encoder
+from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, convert
 from dsql_server.encoding.rows import field_count, field_reader
 from dsql_server.interfaces.commit_path import Comparison, ScanRequest, StorageReader
 from dsql_server.interfaces.messages import Timestamp
@@ -37,7 +37,12 @@ class Bound:
     zone_is_utc: bool = True
     found: dict[str, list[Row]] = field(default_factory=dict)  #: by alias
     dirty: frozenset[int] | set[int] = frozenset()  #: tables with rows that storage doesn't have
+    #: stored rows that the transaction has loaded, by the table's relation id
+    loaded: Mapping[int, Mapping[bytes, bytes]] = field(default_factory=dict)
 
+
+#: Raised where a bound value has no certain meaning: not understood, out of range, or no value of its type at all.
+NOT_EXACT = (ValueError, IndexError, struct.error)
 
 #: Encoded operand (None: SQL NULL), or a list of them for ``in``.
 Getter = Callable[[Bound], "bytes | None"]
@@ -58,12 +63,17 @@ def scalar_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) 
     if isinstance(operand, Constant):
         try:
             encoded = encode_value(operand.type_oid, binary_from_text(operand.type_oid, operand.text))
-        except (NotUnderstood, OutOfRange, ValueError):
+        except ValueError:
             return None
         return operand.type_oid, lambda bound: encoded
     if operand.number > len(parameter_oids):
         return None
     at, oid = operand.number - 1, parameter_oids[operand.number - 1]
+    target = oid if operand.cast_oid is None else operand.cast_oid
+    if target not in KEY_TYPE_OIDS:
+        return None
+    encode = value_encoder(target)
+    is_cast, is_trimmed = oid != target, operand.trimmed
 
     def read(bound: Bound) -> bytes | None:
         value = bound.values[at]
@@ -71,9 +81,13 @@ def scalar_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) 
             return None
         if bound.formats[at] == 0:
             value = binary_from_text(oid, value, bound.zone_is_utc)
-        return encode_value(oid, value)
+        if is_cast:
+            value = convert(oid, target, value, bound.zone_is_utc)
+        if is_trimmed and value.endswith(b" "):
+            raise NotUnderstood("the cast may cut trailing blanks off")
+        return encode(value)
 
-    return oid, read
+    return target, read
 
 
 _ARRAY_ELEMENTS = {
@@ -88,10 +102,10 @@ def _list_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) -
         oid = operand.type_oid
         try:
             encoded = [encode_value(oid, v) for v in array_elements_from_text(oid, operand.text) if v is not None]
-        except (NotUnderstood, OutOfRange, ValueError):
+        except ValueError:
             return None
         return oid, lambda bound: encoded
-    if operand.number > len(parameter_oids):
+    if operand.number > len(parameter_oids) or operand.cast_oid is not None:
         return None
     at = operand.number - 1
     element = _ARRAY_ELEMENTS.get(parameter_oids[at])
@@ -115,7 +129,7 @@ def _list_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) -
 
 def _join_getter(source: Table, alias: str, column: str) -> tuple[int, ListGetter] | None:
     other = source.by_name.get(column)
-    if other is None:
+    if other is None or other.type_oid not in KEY_TYPE_OIDS:
         return None
     position, oid = other.number - 1, other.type_oid
     read_field = field_reader(position)
@@ -198,7 +212,7 @@ class Access:
         """Rows as of ``t``; a superset of what the scan needs."""
         try:
             return self._rows(bound, storage, t)
-        except (NotUnderstood, OutOfRange):
+        except NOT_EXACT:
             return storage.scan(ScanRequest(self.start, self.end, t)).rows
 
     def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
@@ -281,7 +295,10 @@ class RangeGet(Access):
                 return []
             start += NOT_NULL + value
         if self._listed is not None:
-            return self._rows_in_list(start, self._listed(bound), storage, t)
+            values = sorted(set(self._listed(bound)))
+            if len(values) > POINTS_MAX:
+                return super()._rows(bound, storage, t)
+            return self._rows_in_list(start, values, storage, t)
         if not self._ranges:
             return self._between(start, prefix_end(start), storage, t)
         low, high = start + NOT_NULL, prefix_end(start + NOT_NULL)
@@ -301,9 +318,6 @@ class RangeGet(Access):
         return self._between(low, high, storage, t) if low < high else []
 
     def _rows_in_list(self, start: bytes, values: list[bytes], storage: StorageReader, t: Timestamp) -> list[Row]:
-        values = sorted(set(values))
-        if len(values) > POINTS_MAX:
-            raise NotUnderstood("too many values for look-ups one by one")
         points = [start + NOT_NULL + v for v in values]
         if self._complete:
             found = storage.get_many(points, t)
@@ -318,9 +332,6 @@ class RangeGet(Access):
         if self.index.primary or not entries:
             return entries
         return fetch_entries(entries, storage, t)
-
-
-_value_of = itemgetter(1)
 
 
 def fetch_entries(entries: list[Row], storage: StorageReader, t: Timestamp) -> list[Row]:

@@ -40,7 +40,14 @@ class Constant:
 
 @dataclass(frozen=True)
 class Parameter:
+    """A parameter of the statement, perhaps under a cast.
+
+    ``trimmed`` says that the cast may drop trailing blanks, as those to ``varchar(n)`` do.
+    """
+
     number: int  #: from 1
+    cast_oid: int | None = None
+    trimmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,13 +88,21 @@ def conjuncts(condition: str, alias: str, not_parameters: frozenset[int]) -> lis
     return [c for c in found if c is not None]
 
 
-def operand_of(expression: str, not_parameters: frozenset[int]) -> Constant | Parameter | None:
-    """A printed output expression as a constant or a parameter, or None."""
+def operand_of(
+    expression: str, not_parameters: frozenset[int], columns: bool = False
+) -> Constant | Parameter | OtherColumn | None:
+    """A printed output expression as a constant or a parameter, with ``columns`` also as a column, or None."""
     try:
         statement = pglast.parse_sql(f"SELECT {expression}")[0].stmt
     except pglast.parser.ParseError:
         return None
     operand = _operand(statement.targetList[0].val, not_parameters)
+    return None if isinstance(operand, OtherColumn) and not columns else operand
+
+
+def constant_or_parameter(node: ast.Node) -> Constant | Parameter | None:
+    """A node of a statement's own text as a constant or a parameter, or None."""
+    operand = _operand(node, frozenset())
     return None if isinstance(operand, OtherColumn) else operand
 
 
@@ -98,6 +113,9 @@ def _flatten(node: ast.Node) -> list[ast.Node]:
 
 
 def _conjunct(node: ast.Node, alias: str, not_parameters: frozenset[int]) -> Conjunct | None:
+    flag = _flag(node, alias)
+    if flag is not None:
+        return flag
     if isinstance(node, ast.NullTest):
         column = _own_column(node.arg, alias)
         if column is None or column[1]:
@@ -124,8 +142,23 @@ def _conjunct(node: ast.Node, alias: str, not_parameters: frozenset[int]) -> Con
     return None
 
 
+def _flag(node: ast.Node, alias: str) -> Conjunct | None:
+    """A boolean column that stands for itself, or its negation."""
+    value = "true"
+    if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.NOT_EXPR:
+        node, value = node.args[0], "false"
+    named = _column(node)
+    if named is None or named[0] != alias:
+        return None
+    return Conjunct(named[1], "=", Constant(value, oids.BOOL))
+
+
 def _column(node: ast.Node) -> tuple[str, str] | None:
-    if isinstance(node, ast.ColumnRef) and len(node.fields) == 2 and all(isinstance(f, ast.String) for f in node.fields):
+    if (
+        isinstance(node, ast.ColumnRef)
+        and len(node.fields) == 2
+        and all(isinstance(f, ast.String) for f in node.fields)
+    ):
         return node.fields[0].sval, node.fields[1].sval
     return None
 
@@ -141,6 +174,13 @@ def _own_column(node: ast.Node, alias: str) -> tuple[str, bool] | None:
 
 def _type_oid(name: ast.TypeName) -> int | None:
     if name.arrayBounds or name.typmods:
+        return None
+    return _named_type(name)
+
+
+def _named_type(name: ast.TypeName) -> int | None:
+    """The oid of one of PostgreSQL's own types; a domain of the same name is printed with its schema."""
+    if len(name.names) > 1 and name.names[0].sval != "pg_catalog":
         return None
     return _TYPE_NAMES.get(name.names[-1].sval)
 
@@ -160,11 +200,24 @@ def _operand(node: ast.Node, not_parameters: frozenset[int]) -> Constant | Param
         if isinstance(value, ast.Boolean):
             return Constant("true" if value.boolval else "false", oids.BOOL)
         return None
-    if isinstance(node, ast.TypeCast) and isinstance(node.arg, ast.A_Const) and not node.arg.isnull:
-        type_oid = _array_or_scalar(node.typeName)
-        value = node.arg.val
-        if type_oid is not None and isinstance(value, ast.String):
-            return Constant(value.sval, type_oid)
+    if isinstance(node, ast.TypeCast):
+        return _cast_operand(node, not_parameters)
+    return None
+
+
+def _cast_operand(cast: ast.TypeCast, not_parameters: frozenset[int]) -> Constant | Parameter | None:
+    name, inner = cast.typeName, cast.arg
+    if isinstance(inner, ast.A_Const) and not inner.isnull:
+        type_oid = _array_or_scalar(name)
+        if type_oid is not None and isinstance(inner.val, ast.String):
+            return Constant(inner.val.sval, type_oid)
+        if type_oid == oids.NUMERIC and not name.typmods and isinstance(inner.val, ast.Integer | ast.Float):
+            return Constant(str(inner.val.ival) if isinstance(inner.val, ast.Integer) else inner.val.fval, type_oid)
+    elif isinstance(inner, ast.ParamRef) and not name.arrayBounds:
+        type_oid, own = _named_type(name), _operand(inner, not_parameters)
+        trims = type_oid == oids.VARCHAR and bool(name.typmods)
+        if type_oid is not None and (trims or not name.typmods) and isinstance(own, Parameter):
+            return Parameter(own.number, type_oid, trims)
     return None
 
 
@@ -172,4 +225,4 @@ def _array_or_scalar(name: ast.TypeName) -> int | None:
     """The type's oid; for an array the element's (only ``in`` takes arrays)."""
     if name.typmods and len(name.typmods) > 0 and name.names[-1].sval not in ("numeric", "varchar", "bpchar"):
         return None
-    return _TYPE_NAMES.get(name.names[-1].sval)
+    return _named_type(name)

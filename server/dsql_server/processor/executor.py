@@ -12,9 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from dsql_server.catalog.changes import Catalog
-from dsql_server.catalog.state import Index, Table
-from dsql_server.encoding.keys import NOT_NULL, prefix
-from dsql_server.encoding.parameters import NotUnderstood, OutOfRange
+from dsql_server.catalog.state import Table
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath
 from dsql_server.interfaces.messages import (
@@ -26,7 +24,7 @@ from dsql_server.interfaces.messages import (
     LockMode,
     Unknown,
 )
-from dsql_server.processor.access import Bound, Row
+from dsql_server.processor.access import NOT_EXACT, Bound, Row
 from dsql_server.processor.engine_connection import Answer, EngineConnection
 from dsql_server.processor.errors import (
     EngineRefusal,
@@ -36,7 +34,8 @@ from dsql_server.processor.errors import (
     schema_conflict,
     server_unavailable,
 )
-from dsql_server.processor.plan import InsertKeys, LoadPlan
+from dsql_server.processor.inserts import InsertKeys, key_of
+from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
 from dsql_server.processor.workspace import (
@@ -95,6 +94,7 @@ class Executor:
         self._rollback = self._statement("ROLLBACK")
         self._savepoint = self._statement("SAVEPOINT dsqlkit_load")
         self._release = self._statement("RELEASE dsqlkit_load")
+        self._check_deferred = self._statement("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _statement(self, sql: str) -> bytes:
         """Messages that run one of the machinery's statements, prepared once on this connection."""
@@ -169,9 +169,10 @@ class Executor:
         assert workspace is not None
         if workspace.tables:
             bound.dirty = workspace.dirty_tables()
+            if plan.foreign_keys is not None:
+                bound.loaded = {k: w.loaded for k, w in workspace.tables.items()}
+        plan.bind_literals(bound)
         groups = plan.rows(bound, self._storage, workspace.t_start)
-        if plan.has_conflict_clause and plan.insert is not None and not plan.conflict_unknown:
-            groups.append((plan.insert.table, self._holders(plan.insert, bound)))
         data, count = workspace.load(self.connection, groups)
         if not count:
             return 0
@@ -187,24 +188,6 @@ class Executor:
         parts.append(data)
         return count
 
-    def _holders(self, insert: InsertKeys, bound: Bound) -> list[Row]:
-        """Stored rows that already hold a key which the INSERT is about to write."""
-        assert self.workspace is not None
-        t = self.workspace.t_start
-        rows: list[Row] = []
-        for index, getters in insert.keys:
-            key = _key(_key_start(insert.table, index), getters, bound)
-            if key is None:
-                continue
-            if index.primary:
-                value = self._storage.get(key, t)
-                if value is not None:
-                    rows.append((key, value))
-            else:
-                encoder = next(e for i, e in insert.table.plain_indexes if i is index)
-                rows += unique_holders(insert.table, key, encoder, self._storage, t)
-        return rows
-
     # -- after a statement that may write --------------------------------------------------------------------
 
     def note_statement(self, plan: LoadPlan, lock_mode: LockMode | None) -> None:
@@ -214,7 +197,7 @@ class Executor:
         for table in plan.written:
             work = workspace.work(table)
             work.written = True
-            work.may_lose_rows = work.may_lose_rows or plan.deletes_or_updates
+            work.may_lose_rows = work.may_lose_rows or table.relation_id in plan.losing
         for table in plan.side_effects:
             work = workspace.work(table)
             work.written = work.may_lose_rows = True
@@ -239,11 +222,10 @@ class Executor:
                 try:
                     self._verify_known(plan.insert, bound)
                     return
-                except (NotUnderstood, OutOfRange):
-                    pass
-            if plan.verify_keys:
-                for table in plan.written:
-                    await self._verify_written(workspace.work(table))
+                except NOT_EXACT:
+                    await self._verify_written(workspace.work(plan.insert.table))
+            for table in plan.verified:
+                await self._verify_written(workspace.work(table))
         except LimitExceeded as limit:
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
         except DuplicateInSnapshot as duplicate:
@@ -255,10 +237,12 @@ class Executor:
         work = self.workspace.work(insert.table)
         t = self.workspace.t_start
         for index, getters in insert.keys:
-            key = _key(_key_start(insert.table, index), getters, bound)
+            key = key_of(insert.table, index, getters, bound)
             if key is None or key in work.verified:
                 continue
-            if index.primary:
+            if insert.preloaded:
+                pass  # whoever held it was in the engine
+            elif index.primary:
                 if key not in work.loaded:
                     value = self._storage.get(key, t)
                     if value is not None:
@@ -325,6 +309,7 @@ class Executor:
         """Messages in front of a lone read, and their completions. It needs no workspace: it ends with its answer."""
         if not plan.scans:
             return [], 0
+        plan.bind_literals(bound)
         storage, connection = self._storage, self.connection
         t = self._path.begin()
         self.engine_open = True
@@ -370,7 +355,7 @@ class Executor:
         So it is where nothing need be asked of the engine between the statement and its COMMIT. Keys known beforehand
         are looked up here; if one is taken, the slow way finds the words for it.
         """
-        if self._role_on or plan.side_effects or plan.key_shared:
+        if self._role_on or plan.side_effects or plan.key_shared or plan.may_defer_checks:
             return False
         if plan.insert is None or not plan.single_insert_only:
             return not plan.verify_keys
@@ -380,7 +365,7 @@ class Executor:
             return True
         try:
             self._verify_known(plan.insert, bound)
-        except (DuplicateInSnapshot, NotUnderstood, OutOfRange):
+        except (DuplicateInSnapshot, *NOT_EXACT):
             return False
         return True
 
@@ -420,13 +405,14 @@ class Executor:
             return
         self.check_current()
         data, works = workspace.extraction(self.connection)
+        checks = self._check_deferred if workspace.catalog.may_defer_checks else b""
         role = self._role_on
-        answer = await self.collect(role + data + self._rollback + p.SYNC)
+        answer = await self.collect(checks + role + data + self._rollback + p.SYNC)
         self.engine_open = False
         if answer.error is not None:
             self.connection.discard(self._rollback + p.SYNC)
             raise EngineRefusal(answer.error, hide_context=True)
-        await self._commit_extracted(works, answer.rows[1:] if role else answer.rows)
+        await self._commit_extracted(works, answer.rows[bool(checks) + bool(role) :])
 
     async def _commit_extracted(self, works: list[TableWork], rows: list[list[bytes]]) -> None:
         workspace = self.workspace
@@ -484,21 +470,6 @@ class Executor:
 def _changed_rows(tag: bytes) -> int:
     """The row count at the end of a command tag."""
     return int(tag.rpartition(b" ")[2]) if tag[-1:].isdigit() else 0
-
-
-def _key_start(table: Table, index: Index) -> bytes:
-    """Rows are stored under the table's own id, in the order of the primary key."""
-    return prefix(table.relation_id if index.primary else index.relation_id)
-
-
-def _key(start: bytes, getters: list[Any], bound: Bound) -> bytes | None:
-    key = start
-    for getter in getters:
-        value = getter(bound)
-        if value is None:
-            return None
-        key += NOT_NULL + value
-    return key
 
 
 def _duplicate_at_commit(duplicate: DuplicateInSnapshot) -> SqlError:

@@ -8,12 +8,16 @@ from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from dsql_server.catalog.changes import Catalog
+from dsql_server.encoding import type_oids as oids
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineConnection, EngineError
-from dsql_server.processor.plan import LoadPlan, PlanReader
+from dsql_server.processor.plan import LoadPlan
+from dsql_server.processor.plan_facts import FactReader, PlanFacts
+from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import ProcessorPool, QueryProcessor
 from dsql_server.processor.roles import PLANNER_ROLE
-from dsql_server.statements import Statement
+from dsql_server.processor.targets import read_targets
+from dsql_server.statements import LiteralKind, Statement, lift_literals
 
 #: Load plans kept, over all sessions.
 PLANS_MAX = 4000
@@ -31,10 +35,14 @@ _PLANNER_SETTINGS = {
     "IntervalStyle": "postgres",
 }
 
-_USER_FUNCTIONS_SQL = (
-    "SELECT coalesce(json_agg(DISTINCT p.proname), '[]')::text FROM pg_catalog.pg_proc p "
-    "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys') AND p.prolang = 14"
-)
+_LITERAL_OIDS = {
+    LiteralKind.INTEGER: oids.INT4,
+    LiteralKind.BIGINT: oids.INT8,
+    LiteralKind.NUMERIC: oids.NUMERIC,
+    LiteralKind.BOOLEAN: oids.BOOL,
+    LiteralKind.STRING: 0,
+    LiteralKind.NULL: 0,
+}
 
 
 class PlanSettings(NamedTuple):
@@ -45,19 +53,30 @@ class PlanSettings(NamedTuple):
     date_style: str = "ISO, MDY"
 
 
+_PlanKey = tuple[str, tuple[int, ...], PlanSettings]
+
+
 class Planner:
-    """Load plans by statement text, parameter types and settings, for the catalog's current version."""
+    """Load plans by statement text, parameter types and settings, for the catalog's current version.
+
+    Texts that differ in their literals only share a plan: it is made for the text with parameters in their place.
+    """
 
     def __init__(self, pool: ProcessorPool, catalog: Catalog) -> None:
         self._pool = pool
         self._catalog = catalog
         self._processor: QueryProcessor | None = None
-        self._plans: OrderedDict[tuple[str, tuple[int, ...], PlanSettings], LoadPlan] = OrderedDict()
+        self._plans: OrderedDict[_PlanKey, LoadPlan] = OrderedDict()
+        self._templates: OrderedDict[_PlanKey, LoadPlan] = OrderedDict()
+        self._refused_templates: dict[_PlanKey, int] = {}  #: with the catalog version that refused them
         self._lock = asyncio.Lock()
         self._settings = PlanSettings()
-        self._user_functions: set[str] = set()
-        self._functions_version = -1
+        self._fact_reader = FactReader()
+        self._facts = PlanFacts()
+        self._facts_version = -1
         self.planned = 0
+        self.scans = 0  #: base scans in all plans made
+        self.scans_narrowed = 0  #: of these, the ones that don't read their whole table
 
     async def open(self) -> None:
         """Connect to the pool's engine, once for each engine. Raises EngineError, EngineGone or OSError."""
@@ -72,12 +91,12 @@ class Planner:
             self._processor.close()
 
     def may_read_tables(self, statement: Statement) -> bool:
-        """Whether the statement can touch a stored table: it names a user's relation or calls a user's function."""
+        """Whether the statement can touch a stored table: it names a user's relation, or calls a user's function."""
         for schema, name in statement.relations:
             if schema not in ("pg_catalog", "information_schema") and not (schema is None and name.startswith("pg_")):
                 return True
         return bool(statement.functions) and (
-            self._functions_version != self._catalog.version or not statement.functions.isdisjoint(self._user_functions)
+            self._facts_version != self._catalog.version or not statement.functions.isdisjoint(self._facts.functions)
         )
 
     def cached(self, sql: str, oids: tuple[int, ...], settings: PlanSettings) -> LoadPlan | None:
@@ -87,26 +106,47 @@ class Planner:
 
     async def plan(self, sql: str, oids: tuple[int, ...], settings: PlanSettings) -> LoadPlan | None:
         """The load plan; None where PostgreSQL refuses the statement: running it gives the same refusal."""
-        found = self.cached(sql, oids, settings)
-        if found is not None:
-            return found
-        async with self._lock:
-            await self._pool.until_admitted()
-            plan = await self._plan(sql, oids, settings)
+        plan = self.cached(sql, oids, settings)
         if plan is not None:
-            self._plans[(sql, oids, settings)] = plan
-            if len(self._plans) > PLANS_MAX:
-                self._plans.popitem(last=False)
+            return plan
+        if not oids and "$" not in sql:
+            plan = await self._plan_lifted(sql, settings)
+        if plan is None:
+            async with self._lock:
+                plan = await self._plan(sql, oids, settings)
+        if plan is not None:
+            _keep(self._plans, (sql, oids, settings), plan)
         return plan
+
+    async def _plan_lifted(self, sql: str, settings: PlanSettings) -> LoadPlan | None:
+        """The plan of the text with parameters for its literals, bound to them; None: plan the exact text."""
+        lifted = lift_literals(sql)
+        if lifted is None:
+            return None
+        oids = tuple(_LITERAL_OIDS[literal.kind] for literal in lifted.literals)
+        key = (lifted.sql, oids, settings)
+        template = self._templates.get(key)
+        if template is None or template.version != self._catalog.version:
+            if self._refused_templates.get(key) == self._catalog.version:
+                return None
+            async with self._lock:
+                template = await self._plan(lifted.sql, oids, settings)
+            if template is None or len(template.parameter_oids) != len(oids):
+                if len(self._refused_templates) >= PLANS_MAX:
+                    self._refused_templates.clear()
+                self._refused_templates[key] = self._catalog.version
+                return None
+            _keep(self._templates, key, template)
+        values = [None if literal.text is None else literal.text.encode() for literal in lifted.literals]
+        return template.with_literals(values)
 
     async def _plan(self, sql: str, oids: tuple[int, ...], settings: PlanSettings) -> LoadPlan | None:
         assert self._processor is not None and self._processor.connection is not None
         connection = self._processor.connection
-        version = self._catalog.version
-        if self._processor.version < version:
+        while self._processor.version < self._catalog.version:
             await self._processor.replay(self._catalog.since(self._processor.version))
-        await self._prepare_settings(connection, settings)
         state = self._catalog.state
+        await self._prepare_settings(connection, settings)
         self.planned += 1
         try:
             answer = await connection.run(p.parse(b"plan", sql.encode(), oids) + p.describe_statement(b"plan") + p.SYNC)
@@ -122,16 +162,22 @@ class Planner:
             await connection.run(p.close_statement(b"plan") + p.SYNC)
         text = b"\n".join(p.data_row_fields(row)[0] or b"" for row in explained.rows[0]).decode()
         document: dict[str, Any] = json.loads(text)[0]["Plan"]
-        plan = PlanReader(document, state, parameter_oids).read()
-        if any(name in text for name in self._user_functions):
+        targets = read_targets(sql)
+        targets.renamed |= self._facts.renamed
+        plan = PlanReader(document, state, parameter_oids, targets, self._facts.views).read()
+        readers = self._facts.hidden_readers
+        if readers and (plan.written or any(name in text or name in sql for name in readers)):
+            # Checks and defaults of written tables may call them, too.
             plan.whole = list(state.tables.values())
+        self.scans += len(plan.scans)
+        self.scans_narrowed += sum(scan.access.restricted for scan in plan.scans)
         return plan
 
     async def _prepare_settings(self, connection: EngineConnection, settings: PlanSettings) -> None:
-        if self._functions_version != self._catalog.version:
-            answer = await connection.execute(_USER_FUNCTIONS_SQL)
-            self._user_functions = set(json.loads((p.data_row_fields(answer.rows[0][0])[0] or b"[]").decode()))
-            self._functions_version = self._catalog.version
+        assert self._processor is not None
+        if self._facts_version != self._processor.version:
+            self._facts = await self._fact_reader.read(connection)
+            self._facts_version = self._processor.version
         if settings != self._settings:
             order = settings.date_style.partition(",")[2].strip() or "MDY"
             await connection.execute(
@@ -146,6 +192,12 @@ def _parameter_oids(description: bytes) -> tuple[int, ...]:
         return ()
     count = p.unpack_i16(description)[0]
     return tuple(p.unpack_i32(description, 2 + 4 * i)[0] & 0xFFFFFFFF for i in range(count))
+
+
+def _keep(plans: OrderedDict[_PlanKey, LoadPlan], key: _PlanKey, plan: LoadPlan) -> None:
+    plans[key] = plan
+    if len(plans) > PLANS_MAX:
+        plans.popitem(last=False)
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,121 @@
+"""What the planner must know of views and functions that a plan doesn't show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pglast
+from pglast import ast
+
+from dsql_server.interfaces import protocol as p
+from dsql_server.processor.engine_connection import EngineConnection
+from dsql_server.processor.targets import walk
+
+_USER_SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys')"
+
+#: Views and SQL functions of users, with what tells one version of them from the next.
+_LIST_SQL = f"""
+SELECT json_build_object(
+  'views', (SELECT coalesce(json_agg(json_build_array(c.relname, c.oid::int8, r.xmin::text)), '[]')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_rewrite r ON r.ev_class = c.oid WHERE c.relkind = 'v' AND {_USER_SCHEMA}),
+  'functions', (SELECT coalesce(json_agg(json_build_array(f.proname, f.oid::int8, f.xmin::text)), '[]')
+    FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+    WHERE f.prolang = 14 AND {_USER_SCHEMA}))::text
+"""
+_VIEW_SQL = "SELECT pg_catalog.pg_get_viewdef({}::oid)"
+_FUNCTION_SQL = (
+    "SELECT coalesce(pg_catalog.pg_get_function_sqlbody(oid), prosrc) FROM pg_catalog.pg_proc WHERE oid = {}"
+)
+
+
+@dataclass(frozen=True)
+class _Definition:
+    """What a view or function consists of; ``None`` instead of one: its text isn't understood."""
+
+    functions: frozenset[str]  #: names of all functions it calls
+    relations: frozenset[str]  #: names of all relations it reads
+    renamed: frozenset[str]  #: aliases of relations that give their columns other names
+
+
+_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset())
+
+
+@dataclass(frozen=True)
+class PlanFacts:
+    """The state of one catalog version."""
+
+    functions: frozenset[str] = frozenset()  #: users' SQL functions
+    views: frozenset[str] = frozenset()
+    #: aliases inside of views whose columns have other names than the table's
+    renamed: frozenset[str] = frozenset()
+    #: functions that read tables, and views that call such; PostgreSQL may have run them before it prints a plan
+    hidden_readers: frozenset[str] = frozenset()
+
+
+class FactReader:
+    """Reads the facts from an engine; definitions that were read before aren't read again."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[tuple[str, int, str], _Definition] = {}
+
+    async def read(self, connection: EngineConnection) -> PlanFacts:
+        """The facts as the engine's catalog is now. Raises EngineError or EngineGone."""
+        listed = json.loads(await _text(connection, _LIST_SQL) or "{}")
+        definitions: dict[tuple[str, int, str], _Definition] = {}
+        views, functions = {}, {}
+        for found, sql, entries in (
+            (views, _VIEW_SQL, listed["views"]),
+            (functions, _FUNCTION_SQL, listed["functions"]),
+        ):
+            for name, oid, version in entries:
+                key = (sql, oid, version)
+                known = self._definitions.get(key)
+                if known is None:
+                    known = _read_definition(await _text(connection, sql.format(oid)))
+                definitions[key] = known
+                found.setdefault(name, []).append(known)
+        self._definitions = definitions
+        return _facts(views, functions)
+
+
+async def _text(connection: EngineConnection, sql: str) -> str:
+    answer = await connection.execute(sql)
+    rows = answer.rows[0]
+    return (p.data_row_fields(rows[0])[0] or b"").decode() if rows else ""
+
+
+def _read_definition(text: str) -> _Definition:
+    try:
+        statements = pglast.parse_sql(text)
+    except pglast.parser.ParseError:
+        try:
+            statements = pglast.parse_sql(f"SELECT {text.strip().removeprefix('RETURN ')}")
+        except pglast.parser.ParseError:
+            return _UNCLEAR
+    functions, relations, renamed = set(), set(), set()
+    for node in walk(tuple(s.stmt for s in statements)):
+        if isinstance(node, ast.FuncCall):
+            functions.add(node.funcname[-1].sval)
+        elif isinstance(node, ast.RangeVar):
+            relations.add(node.relname)
+            if node.alias is not None and node.alias.colnames:
+                renamed.add(node.alias.aliasname)
+    return _Definition(frozenset(functions), frozenset(relations), frozenset(renamed))
+
+
+def _facts(views: dict[str, list[_Definition]], functions: dict[str, list[_Definition]]) -> PlanFacts:
+    readers = {name for name, found in functions.items() if any(d.relations for d in found)}
+    grown = -1
+    while grown != len(readers):
+        grown = len(readers)
+        for name, found in (*views.items(), *functions.items()):
+            if any(not d.functions.isdisjoint(readers) or not d.relations.isdisjoint(readers) for d in found):
+                readers.add(name)
+    return PlanFacts(
+        frozenset(functions),
+        frozenset(views),
+        frozenset(alias for found in views.values() for d in found for alias in d.renamed),
+        frozenset(readers),
+    )
