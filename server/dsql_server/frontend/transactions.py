@@ -62,6 +62,12 @@ class Transactions(ClientStream):
         self._settings_stale = True
         self._alone = False  #: the request holds one statement only
 
+    def hang_up(self) -> None:
+        """The client is gone, or has to go."""
+        super().hang_up()
+        if self.executor is not None:
+            self.services.pool.abandon(self.executor.processor)
+
     def _release(self) -> None:
         executor, self.executor = self.executor, None
         if executor is not None:

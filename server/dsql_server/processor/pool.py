@@ -27,6 +27,8 @@ SPARE_DATABASES_MAX = 32
 TRIM_PAUSE_S = 0.5
 #: How long the engine may take to end the connection of a processor that was given back.
 GOODBYE_MAX_S = 5.0
+#: How long a statement goes on after its client has closed the connection.
+ABANDONED_STATEMENT_MAX_S = 1.0
 #: How long a lease waits for an engine that ended to be started again.
 ENGINE_WAIT_MAX_S = 10.0
 #: Catalog changes after which the template is brought up to date, so that new databases need little replay.
@@ -226,16 +228,54 @@ class ProcessorPool:
             )
         return bool(answer.rows[0])
 
+    async def effective_settings(self, settings: dict[str, str]) -> dict[str, str]:
+        """What the engine makes of these values of configuration parameters.
+
+        Raises EngineError with its refusal, or EngineGone.
+        """
+        if not settings:
+            return {}
+        values = ", ".join(
+            f"pg_catalog.set_config({quote_literal(name)}, {quote_literal(value)}, true)"
+            for name, value in settings.items()
+        )
+        async with self._admin_lock:
+            if self._admin is None:
+                raise EngineGone
+            answer = await self._admin.execute(f"SELECT {values}")
+        found = [(value or b"").decode() for value in p.data_row_fields(answer.rows[0][0])]
+        return dict(zip(settings, found, strict=True))
+
     def give_back(self, processor: QueryProcessor) -> None:
         """Take a processor back. Its connection closes; the database is cleaned and used again."""
         self.leased -= 1
         connection, processor.connection = processor.connection, None
         assert connection is not None, "leased processors are connected"
-        if self._closed or connection.closed:
-            return  # its database goes with the engine
+        if self._closed:
+            return
+        if connection.closed:
+            self._start(self._drop(processor))  # unless it is gone with its engine
+            return
         # A statement may still run there. Its locks would be in the way of whoever leases the database next.
         late = asyncio.get_running_loop().call_later(GOODBYE_MAX_S, self._force_out, processor, connection)
         connection.finish(lambda: self._left(processor, late))
+
+    def abandon(self, processor: QueryProcessor) -> None:
+        """The client of a leased processor is gone: a statement that goes on is ended in a moment."""
+        asyncio.get_running_loop().call_later(
+            ABANDONED_STATEMENT_MAX_S, self._end_statement, processor, processor.connection
+        )
+
+    def _end_statement(self, processor: QueryProcessor, connection: EngineConnection | None) -> None:
+        if processor.connection is connection and connection is not None and not connection.closed and not self._closed:
+            self._start(self._terminate(processor))
+
+    async def _terminate(self, processor: QueryProcessor) -> None:
+        with contextlib.suppress(EngineError, EngineGone, OSError):
+            await self._admin_execute(
+                "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "
+                f"WHERE datname = '{processor.database}'"
+            )
 
     def _left(self, processor: QueryProcessor, late: asyncio.TimerHandle) -> None:
         late.cancel()
@@ -284,6 +324,8 @@ class ProcessorPool:
             await asyncio.sleep(TRIM_PAUSE_S)
 
     async def _drop(self, processor: QueryProcessor) -> None:
+        if processor.engine != self._engine:
+            return
         with contextlib.suppress(EngineError, EngineGone, OSError):
             await self._admin_execute(f"DROP DATABASE IF EXISTS {processor.database} WITH (FORCE)")
 
