@@ -128,6 +128,12 @@ class Table:
         return f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
 
     @cached_property
+    def load_sql(self) -> str:
+        """The statement that loads one row; its parameters are the row's loadable fields."""
+        places = ", ".join(f"${i + 1}" for i in range(len(self.loadable)))
+        return f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
+
+    @cached_property
     def by_name(self) -> dict[str, Column]:
         return {c.name: c for c in self.columns if not c.dropped}
 
