@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from dsql_server.catalog.dependencies import expression_columns
 from dsql_server.encoding.keys import KeyEncoder
 
 #: Relation ids below this one belong to the machinery (catalog log, counters, jobs).
@@ -128,12 +129,6 @@ class Table:
         return f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
 
     @cached_property
-    def load_sql(self) -> str:
-        """The statement that loads one row; its parameters are the row's loadable fields."""
-        places = ", ".join(f"${i + 1}" for i in range(len(self.loadable)))
-        return f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
-
-    @cached_property
     def by_name(self) -> dict[str, Column]:
         return {c.name: c for c in self.columns if not c.dropped}
 
@@ -153,6 +148,33 @@ class Table:
             if index.plain:
                 fields = [(n - 1, t) for n, t in zip(index.columns, index.key_type_oids, strict=True)]
                 found.append((index, KeyEncoder(index.relation_id, fields)))
+        return tuple(found)
+
+    def deciding_columns(self, index: Index) -> frozenset[int]:
+        """The columns (attribute numbers) that decide whether a row has an entry in the index, and which."""
+        numbers = {n for n in index.columns if n}
+        for expression in (*index.expressions, *((index.predicate,) if index.predicate is not None else ())):
+            names = expression_columns(expression)
+            if names is None or not names <= self.by_name.keys():
+                return frozenset(c.number for c in self.columns)
+            numbers.update(self.by_name[name].number for name in names)
+        return frozenset(numbers)
+
+    @cached_property
+    def opaque_unique_indexes(self) -> tuple[tuple[Index, KeyEncoder | None, frozenset[int]], ...]:
+        """Unique indexes whose entries don't follow from the stored row: partial ones and those with expressions.
+
+        Each with its deciding columns, and with the encoder of what writers of equal keys have in common; None where
+        nothing is known of the keys, so that all of its writers must exclude each other.
+        """
+        found = []
+        for index in self.indexes:
+            if index.unique and not index.plain:
+                encoder = None
+                if 0 not in index.columns:
+                    fields = [(n - 1, t) for n, t in zip(index.columns, index.key_type_oids, strict=True)]
+                    encoder = KeyEncoder(index.relation_id, fields)
+                found.append((index, encoder, self.deciding_columns(index)))
         return tuple(found)
 
     @cached_property

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import pglast
 from pglast import ast
 from pglast.enums import A_Expr_Kind, BoolExprType, NullTestType
 
 from dsql_server.encoding import type_oids as oids
+from dsql_server.processor.parse_tree import Node, is_a, parse_expression
 
 _INITPLAN_OUTPUTS = re.compile(r"\(returns ([^)]*)\)")
 
@@ -79,11 +79,9 @@ def initplan_outputs(subplan_name: str) -> set[int]:
 
 def conjuncts(condition: str, alias: str, not_parameters: frozenset[int]) -> list[Conjunct]:
     """The conjuncts of ``condition`` on columns of the scan ``alias`` that are understood."""
-    try:
-        statement = pglast.parse_sql(f"SELECT {condition}")[0].stmt
-    except pglast.parser.ParseError:
+    expression = parse_expression(condition)
+    if expression is None:
         return []
-    expression = statement.targetList[0].val
     found = [_conjunct(part, alias, not_parameters) for part in _flatten(expression)]
     return [c for c in found if c is not None]
 
@@ -92,36 +90,33 @@ def operand_of(
     expression: str, not_parameters: frozenset[int], columns: bool = False
 ) -> Constant | Parameter | OtherColumn | None:
     """A printed output expression as a constant or a parameter, with ``columns`` also as a column, or None."""
-    try:
-        statement = pglast.parse_sql(f"SELECT {expression}")[0].stmt
-    except pglast.parser.ParseError:
-        return None
-    operand = _operand(statement.targetList[0].val, not_parameters)
+    node = parse_expression(expression)
+    operand = _operand(node, not_parameters) if node is not None else None
     return None if isinstance(operand, OtherColumn) and not columns else operand
 
 
-def constant_or_parameter(node: ast.Node) -> Constant | Parameter | None:
+def constant_or_parameter(node: Node) -> Constant | Parameter | None:
     """A node of a statement's own text as a constant or a parameter, or None."""
     operand = _operand(node, frozenset())
     return None if isinstance(operand, OtherColumn) else operand
 
 
-def _flatten(node: ast.Node) -> list[ast.Node]:
-    if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
+def _flatten(node: Node) -> list[Node]:
+    if is_a(node, ast.BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
         return [leaf for arg in node.args for leaf in _flatten(arg)]
     return [node]
 
 
-def _conjunct(node: ast.Node, alias: str, not_parameters: frozenset[int]) -> Conjunct | None:
+def _conjunct(node: Node, alias: str, not_parameters: frozenset[int]) -> Conjunct | None:
     flag = _flag(node, alias)
     if flag is not None:
         return flag
-    if isinstance(node, ast.NullTest):
+    if is_a(node, ast.NullTest):
         column = _own_column(node.arg, alias)
         if column is None or column[1]:
             return None
         return Conjunct(column[0], "isnull" if node.nulltesttype == NullTestType.IS_NULL else "notnull")
-    if not isinstance(node, ast.A_Expr) or len(node.name) != 1:
+    if not is_a(node, ast.A_Expr) or len(node.name) != 1:
         return None
     operator = node.name[0].sval
     if node.kind == A_Expr_Kind.AEXPR_OP_ANY and operator == "=":
@@ -142,10 +137,10 @@ def _conjunct(node: ast.Node, alias: str, not_parameters: frozenset[int]) -> Con
     return None
 
 
-def _flag(node: ast.Node, alias: str) -> Conjunct | None:
+def _flag(node: Node, alias: str) -> Conjunct | None:
     """A boolean column that stands for itself, or its negation."""
     value = "true"
-    if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.NOT_EXPR:
+    if is_a(node, ast.BoolExpr) and node.boolop == BoolExprType.NOT_EXPR:
         node, value = node.args[0], "false"
     named = _column(node)
     if named is None or named[0] != alias:
@@ -153,67 +148,63 @@ def _flag(node: ast.Node, alias: str) -> Conjunct | None:
     return Conjunct(named[1], "=", Constant(value, oids.BOOL))
 
 
-def _column(node: ast.Node) -> tuple[str, str] | None:
-    if (
-        isinstance(node, ast.ColumnRef)
-        and len(node.fields) == 2
-        and all(isinstance(f, ast.String) for f in node.fields)
-    ):
+def _column(node: Node) -> tuple[str, str] | None:
+    if is_a(node, ast.ColumnRef) and len(node.fields) == 2 and all(is_a(f, ast.String) for f in node.fields):
         return node.fields[0].sval, node.fields[1].sval
     return None
 
 
-def _own_column(node: ast.Node, alias: str) -> tuple[str, bool] | None:
+def _own_column(node: Node, alias: str) -> tuple[str, bool] | None:
     """The column's name, and whether it stands under a cast to text."""
     as_text = False
-    if isinstance(node, ast.TypeCast) and _type_oid(node.typeName) == oids.TEXT:
+    if is_a(node, ast.TypeCast) and _type_oid(node.typeName) == oids.TEXT:
         node, as_text = node.arg, True
     named = _column(node)
     return (named[1], as_text) if named is not None and named[0] == alias else None
 
 
-def _type_oid(name: ast.TypeName) -> int | None:
+def _type_oid(name: Node) -> int | None:
     if name.arrayBounds or name.typmods:
         return None
     return _named_type(name)
 
 
-def _named_type(name: ast.TypeName) -> int | None:
+def _named_type(name: Node) -> int | None:
     """The oid of one of PostgreSQL's own types; a domain of the same name is printed with its schema."""
     if len(name.names) > 1 and name.names[0].sval != "pg_catalog":
         return None
     return _TYPE_NAMES.get(name.names[-1].sval)
 
 
-def _operand(node: ast.Node, not_parameters: frozenset[int]) -> Constant | Parameter | OtherColumn | None:
-    if isinstance(node, ast.ParamRef):
+def _operand(node: Node, not_parameters: frozenset[int]) -> Constant | Parameter | OtherColumn | None:
+    if is_a(node, ast.ParamRef):
         return None if node.number in not_parameters or node.number < 1 else Parameter(node.number)
-    if isinstance(node, ast.ColumnRef):
+    if is_a(node, ast.ColumnRef):
         named = _column(node)
         return OtherColumn(*named) if named is not None else None
-    if isinstance(node, ast.A_Const) and not node.isnull:
+    if is_a(node, ast.A_Const) and not node.isnull:
         value = node.val
-        if isinstance(value, ast.Integer):
+        if is_a(value, ast.Integer):
             return Constant(str(value.ival), oids.INT4)
-        if isinstance(value, ast.Float):
+        if is_a(value, ast.Float):
             return Constant(value.fval, oids.NUMERIC if not value.fval.lstrip("-").isdigit() else oids.INT8)
-        if isinstance(value, ast.Boolean):
+        if is_a(value, ast.Boolean):
             return Constant("true" if value.boolval else "false", oids.BOOL)
         return None
-    if isinstance(node, ast.TypeCast):
+    if is_a(node, ast.TypeCast):
         return _cast_operand(node, not_parameters)
     return None
 
 
-def _cast_operand(cast: ast.TypeCast, not_parameters: frozenset[int]) -> Constant | Parameter | None:
+def _cast_operand(cast: Node, not_parameters: frozenset[int]) -> Constant | Parameter | None:
     name, inner = cast.typeName, cast.arg
-    if isinstance(inner, ast.A_Const) and not inner.isnull:
+    if is_a(inner, ast.A_Const) and not inner.isnull:
         type_oid = _array_or_scalar(name)
-        if type_oid is not None and isinstance(inner.val, ast.String):
+        if type_oid is not None and is_a(inner.val, ast.String):
             return Constant(inner.val.sval, type_oid)
-        if type_oid == oids.NUMERIC and not name.typmods and isinstance(inner.val, ast.Integer | ast.Float):
-            return Constant(str(inner.val.ival) if isinstance(inner.val, ast.Integer) else inner.val.fval, type_oid)
-    elif isinstance(inner, ast.ParamRef) and not name.arrayBounds:
+        if type_oid == oids.NUMERIC and not name.typmods and is_a(inner.val, ast.Integer, ast.Float):
+            return Constant(str(inner.val.ival) if is_a(inner.val, ast.Integer) else inner.val.fval, type_oid)
+    elif is_a(inner, ast.ParamRef) and not name.arrayBounds:
         type_oid, own = _named_type(name), _operand(inner, not_parameters)
         trims = type_oid == oids.VARCHAR and bool(name.typmods)
         if type_oid is not None and (trims or not name.typmods) and isinstance(own, Parameter):
@@ -221,7 +212,7 @@ def _cast_operand(cast: ast.TypeCast, not_parameters: frozenset[int]) -> Constan
     return None
 
 
-def _array_or_scalar(name: ast.TypeName) -> int | None:
+def _array_or_scalar(name: Node) -> int | None:
     """The type's oid; for an array the element's (only ``in`` takes arrays)."""
     if name.typmods and len(name.typmods) > 0 and name.names[-1].sval not in ("numeric", "varchar", "bpchar"):
         return None

@@ -93,7 +93,7 @@ class ForeignKeyLoads:
                 continue
             concerned = True
             then = _action(key, change)
-            if then is not _STAYS:
+            if not isinstance(then, _Stays):
                 self._note_action(child, then)
                 if _letter(key, change) == _SET_DEFAULT:
                     self.key_shared[table.relation_id] = table
@@ -274,4 +274,3 @@ def scanned_keys(source: Table, alias: str, columns: Sequence[int]) -> KeyReader
         return _keys(read_row, bound.found[alias])
 
     return read
-

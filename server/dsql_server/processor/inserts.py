@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pglast import ast
+
 from dsql_server.catalog.state import Index, Table
 from dsql_server.encoding.keys import NOT_NULL, prefix
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Bound, Getter, Row, comparable, scalar_getter
 from dsql_server.processor.conditions import Constant, OtherColumn, Parameter, operand_of
+from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.targets import Certain, Targets, Written, written_value
 from dsql_server.processor.workspace import unique_holders
 
@@ -84,7 +87,7 @@ class InsertedRows:
         self._not_parameters = not_parameters
         source = node["Plans"][-1]
         self._outputs: list[str] = source.get("Output", [])
-        self._values: list[tuple[Any, ...]] = []
+        self._values: list[tuple[Node, ...]] = []
         self._value_columns: dict[str, int] = {}
         self.rows: int | None = None
         if source["Node Type"] == "Result" and "Plans" not in source and "One-Time Filter" not in source:
@@ -121,7 +124,7 @@ class InsertedRows:
         at = self._value_columns.get(output)
         if at is not None:
             node = self._values[row][at]
-            if type(node).__name__ == "SetToDefault":
+            if is_a(node, ast.SetToDefault):
                 return Certain.RANDOM if column.default == Certain.RANDOM.value else None
             return written_value(node, column.type_oid, self._oids)
         if output == Certain.RANDOM.value:
@@ -163,8 +166,10 @@ class InsertedRows:
         for index in (self.table.primary_key, *self.table.indexes):
             if index is None or not index.unique:
                 continue
-            found = self.columns(index.columns) if index.plain else None
-            if found is None or (index.nulls_not_distinct and len(found) < (self.rows or 0)):
+            may_be_null = any(not self.table.columns[n - 1].not_null for n in index.columns if n)
+            is_known = index.plain and not (index.nulls_not_distinct and may_be_null)
+            found = self.columns(index.columns) if is_known else None
+            if found is None:
                 result.complete = False
             else:
                 result.keys += [(index, getters) for getters in found]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-import pglast
-from pglast import ast
+from pglast import ast, parser
 
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineConnection
-from dsql_server.processor.targets import walk
+from dsql_server.processor.parse_tree import is_a, walk
 
 _USER_SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys')"
 
@@ -64,7 +63,8 @@ class FactReader:
         """The facts as the engine's catalog is now. Raises EngineError or EngineGone."""
         listed = json.loads(await _text(connection, _LIST_SQL) or "{}")
         definitions: dict[tuple[str, int, str], _Definition] = {}
-        views, functions = {}, {}
+        views: dict[str, list[_Definition]] = {}
+        functions: dict[str, list[_Definition]] = {}
         for found, sql, entries in (
             (views, _VIEW_SQL, listed["views"]),
             (functions, _FUNCTION_SQL, listed["functions"]),
@@ -88,17 +88,19 @@ async def _text(connection: EngineConnection, sql: str) -> str:
 
 def _read_definition(text: str) -> _Definition:
     try:
-        statements = pglast.parse_sql(text)
-    except pglast.parser.ParseError:
+        statements = parser.parse_sql(text)
+    except parser.ParseError:
         try:
-            statements = pglast.parse_sql(f"SELECT {text.strip().removeprefix('RETURN ')}")
-        except pglast.parser.ParseError:
+            statements = parser.parse_sql(f"SELECT {text.strip().removeprefix('RETURN ')}")
+        except parser.ParseError:
             return _UNCLEAR
-    functions, relations, renamed = set(), set(), set()
+    functions: set[str] = set()
+    relations: set[str] = set()
+    renamed: set[str] = set()
     for node in walk(tuple(s.stmt for s in statements)):
-        if isinstance(node, ast.FuncCall):
+        if is_a(node, ast.FuncCall):
             functions.add(node.funcname[-1].sval)
-        elif isinstance(node, ast.RangeVar):
+        elif is_a(node, ast.RangeVar):
             relations.add(node.relname)
             if node.alias is not None and node.alias.colnames:
                 renamed.add(node.alias.aliasname)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
 from typing import Any
 
-import pglast
 from pglast import ast
 
-from dsql_server.catalog.state import Index, Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.processor.conditions import INTEGERS, Constant, Parameter, constant_or_parameter
+from dsql_server.processor.parse_tree import Node, is_a, parse_statement, walk
 
 #: Types for which a string means the same whatever the column's modifiers: no scale, precision or length to round to.
 _UNMODIFIED = frozenset(
@@ -39,11 +36,11 @@ class Targets:
     """See the module. Names are as PostgreSQL folds them."""
 
     #: by the target's name without its schema: columns that an UPDATE sets to something, and to what
-    updated: dict[str, dict[str, ast.Node | None]] = field(default_factory=dict)
+    updated: dict[str, dict[str, Node]] = field(default_factory=dict)
     #: by the target's name: columns that ON CONFLICT DO UPDATE sets, and to what
-    upserted: dict[str, dict[str, ast.Node | None]] = field(default_factory=dict)
+    upserted: dict[str, dict[str, Node]] = field(default_factory=dict)
     #: by the target's name: the rows of INSERT … VALUES
-    inserted: dict[str, list[tuple[ast.Node, ...]]] = field(default_factory=dict)
+    inserted: dict[str, list[tuple[Node, ...]]] = field(default_factory=dict)
     #: targets named more than once
     repeated: set[str] = field(default_factory=set)
     #: aliases of tables that come with a list of column names
@@ -57,18 +54,18 @@ class Targets:
 def read_targets(sql: str) -> Targets:
     """Read a SELECT, INSERT, UPDATE or DELETE that PostgreSQL's parser accepts."""
     targets = Targets()
-    for node in walk(pglast.parse_sql(sql)[0].stmt):
-        if isinstance(node, ast.RangeVar):
+    for node in walk(parse_statement(sql)):
+        if is_a(node, ast.RangeVar):
             if node.alias is not None and node.alias.colnames:
                 targets.renamed.add(node.alias.aliasname)
-        elif isinstance(node, ast.UpdateStmt):
+        elif is_a(node, ast.UpdateStmt):
             _add(targets, targets.updated, node.relation.relname, _assignments(node.targetList))
-        elif isinstance(node, ast.InsertStmt):
+        elif is_a(node, ast.InsertStmt):
             _read_insert(targets, node)
     return targets
 
 
-def _read_insert(targets: Targets, node: ast.InsertStmt) -> None:
+def _read_insert(targets: Targets, node: Node) -> None:
     name = node.relation.relname
     clause, source = node.onConflictClause, node.selectStmt
     if clause is not None and clause.targetList:
@@ -85,34 +82,23 @@ def _add(targets: Targets, by_name: dict[str, Any], name: str, value: object) ->
     by_name[name] = value
 
 
-def _assignments(items: tuple[ast.ResTarget, ...]) -> dict[str, ast.Node | None]:
-    found: dict[str, ast.Node | None] = {}
+def _assignments(items: tuple[Node, ...]) -> dict[str, Node]:
+    found: dict[str, Node] = {}
     for item in items:
-        found[item.name] = None if isinstance(item.val, ast.MultiAssignRef) or item.indirection else item.val
+        found[item.name] = None if is_a(item.val, ast.MultiAssignRef) or item.indirection else item.val
     return found
 
 
-def walk(node: object) -> Iterator[ast.Node]:
-    """The node and everything below it."""
-    if isinstance(node, ast.Node):
-        yield node
-        for name in node:
-            yield from walk(getattr(node, name))
-    elif isinstance(node, tuple):
-        for item in node:
-            yield from walk(item)
-
-
-def written_value(node: ast.Node | None, column_oid: int, parameter_oids: tuple[int, ...]) -> Written:
+def written_value(node: Node, column_oid: int, parameter_oids: tuple[int, ...]) -> Written:
     """What an INSERT or UPDATE assigns to a column of a type, as far as it is certain before the statement runs."""
-    if isinstance(node, ast.A_Const):
+    if is_a(node, ast.A_Const):
         if node.isnull:
             return Certain.NULL
-        if isinstance(node.val, ast.String):
+        if is_a(node.val, ast.String):
             return Constant(node.val.sval, column_oid) if _is_certain(column_oid, node.val.sval) else None
-    if isinstance(node, ast.FuncCall) and not node.args and node.funcname[-1].sval == "gen_random_uuid":
+    if is_a(node, ast.FuncCall) and not node.args and node.funcname[-1].sval == "gen_random_uuid":
         return Certain.RANDOM
-    if node is None or isinstance(node, ast.ColumnRef) or (isinstance(node, ast.TypeCast) and node.typeName.typmods):
+    if node is None or is_a(node, ast.ColumnRef) or (is_a(node, ast.TypeCast) and node.typeName.typmods):
         return None
     operand = constant_or_parameter(node)
     if isinstance(operand, Constant):
@@ -134,30 +120,3 @@ def _is_certain(column_oid: int, text: str) -> bool:
     if column_oid in (oids.VARCHAR, oids.BPCHAR):
         return not text.endswith(" ")
     return column_oid in _UNMODIFIED
-
-
-@lru_cache(maxsize=4096)
-def _expression_columns(expression: str) -> frozenset[str] | None:
-    """The names of columns in an index's expression or predicate; None: it may depend on all of them."""
-    names = set()
-    try:
-        statement = pglast.parse_sql(f"SELECT {expression}")[0].stmt
-    except pglast.parser.ParseError:
-        return None
-    for node in walk(statement.targetList):
-        if isinstance(node, ast.ColumnRef):
-            if len(node.fields) != 1 or not isinstance(node.fields[0], ast.String):
-                return None
-            names.add(node.fields[0].sval)
-    return frozenset(names)
-
-
-def depends_on(table: Table, index: Index) -> frozenset[int]:
-    """The columns (attribute numbers) that decide about a row's entry in the index."""
-    numbers = {n for n in index.columns if n}
-    for expression in (*index.expressions, *((index.predicate,) if index.predicate is not None else ())):
-        names = _expression_columns(expression)
-        if names is None or not names <= table.by_name.keys():
-            return frozenset(range(1, table.arity + 1))
-        numbers.update(table.by_name[name].number for name in names)
-    return frozenset(numbers)

@@ -347,10 +347,19 @@ class _TableDelta:
             self._move_entry(key, old, new)
             if new is not None and index.unique and (index.nulls_not_distinct or not has_null(index, after)):
                 self._claim_unique(key, new, encoder, storage)
-        for index in table.indexes:
-            if index.unique and not index.plain and after is not None:
-                # Its entries can't be told without the engine, so its writers exclude each other.
+        if after is not None and table.opaque_unique_indexes:
+            self._claim_opaque(before, after)
+
+    def _claim_opaque(self, before: bytes | None, after: bytes) -> None:
+        """Claim the keys of partial and expression indexes, as far as they can be told without the engine."""
+        old, new = fields(before) if before is not None else None, fields(after)
+        for index, encoder, columns in self._table.opaque_unique_indexes:
+            if old is not None and all(old[n - 1] == new[n - 1] for n in columns):
+                continue
+            if encoder is None:
                 self._claims.append(Claim(prefix(index.relation_id), LockMode.UPDATE))
+            elif index.nulls_not_distinct or not has_null(index, after):
+                self._claims.append(Claim(encoder.from_row(after), LockMode.UPDATE))
 
     def _plain_entries(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
         for index, encoder in self._table.plain_indexes:
@@ -359,6 +368,8 @@ class _TableDelta:
             self._move_entry(key, old, new)
             if new is not None and index.unique and (index.nulls_not_distinct or not has_null(index, after)):
                 self._claims.append(Claim(new, LockMode.UPDATE))
+        if after is not None and self._table.opaque_unique_indexes:
+            self._claim_opaque(before, after)
 
     def _move_entry(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         if old is not None:

@@ -15,12 +15,13 @@ from dsql_server.catalog.state import CatalogState, ForeignKey, Index, Table
 from dsql_server.processor.access import Getter, comparable, scalar_getter
 from dsql_server.processor.foreign_keys import ForeignKeyLoads, KeyReader, bound_keys, scanned_keys
 from dsql_server.processor.inserts import InsertedRows
+from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.plan import LoadPlan, conflict_alias
-from dsql_server.processor.targets import Certain, Targets, depends_on, written_value
+from dsql_server.processor.targets import Certain, Targets, written_value
 from dsql_server.processor.unique_indexes import Neighbours, partial_lookup
 
 #: Columns that a statement sets, with the values that its text gives them.
-Assignments = dict[str, "ast.Node | None"]
+Assignments = dict[str, Node]
 
 
 class WriteReader:
@@ -96,9 +97,7 @@ class WriteReader:
         """Attribute numbers that an UPDATE may change; generated columns follow the others."""
         if assignments is None or not assignments.keys() <= table.by_name.keys():
             return frozenset(c.number for c in table.columns)
-        return frozenset(
-            c.number for c in table.columns if not c.dropped and (c.generated or c.name in assignments)
-        )
+        return frozenset(c.number for c in table.columns if not c.dropped and (c.generated or c.name in assignments))
 
     def _update(self, table: Table, assignments: Assignments | None, alias: str) -> None:
         changed = self._changed(table, assignments)
@@ -115,7 +114,7 @@ class WriteReader:
     ) -> None:
         """Rows that an update of these columns may collide with: loaded, or looked up after the statement."""
         for index in (table.primary_key, *table.indexes):
-            if index is None or not index.unique or changed.isdisjoint(depends_on(table, index)):
+            if index is None or not index.unique or changed.isdisjoint(table.deciding_columns(index)):
                 continue
             if index.plain:
                 self._verified[table.relation_id] = table
@@ -239,8 +238,7 @@ def _takes_excluded(assignments: Assignments, names: set[str]) -> bool:
     return all(_is_excluded(assignments.get(name), name) for name in names)
 
 
-def _is_excluded(node: ast.Node | None, name: str) -> bool:
-    if not isinstance(node, ast.ColumnRef) or len(node.fields) != 2:
+def _is_excluded(node: Node, name: str) -> bool:
+    if not is_a(node, ast.ColumnRef) or len(node.fields) != 2:
         return False
     return [getattr(f, "sval", None) for f in node.fields] == ["excluded", name]
-
