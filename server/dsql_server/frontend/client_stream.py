@@ -10,14 +10,27 @@ from dsql_server.frontend.driver import Driver
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.executor import WAIT
 
+#: Messages other than those that carry texts, values or rows are never longer, in bytes.
+SHORT_MESSAGE_SIZE_MAX_BYTES = 10_000
+#: What a client may send ahead of the session's work before it is made to wait, in bytes.
+READ_AHEAD_MAX_BYTES = 1024 * 1024
+_LONG_MESSAGES = frozenset({p.QUERY, p.PARSE, p.BIND, p.COPY_DATA, p.FUNCTION_CALL})
+
 
 class ClientStream:
-    """``write`` sends bytes to the client, ``end`` is told when the session's coroutine is over."""
+    """``write`` sends bytes to the client, ``end`` is told when the session's coroutine is over.
+
+    ``congested`` says that the client is far ahead; ``on_drained`` is called when the session has caught up.
+    """
 
     def __init__(self, write: Callable[[bytes], None], end: Callable[[BaseException | None], None]) -> None:
         self._write = write
         self._messages: deque[tuple[int, bytes]] = deque()
-        self._tail = b""
+        self._partial: list[bytes] = []  #: the pieces so far of a message that isn't complete
+        self._partial_bytes = 0
+        self._needed_bytes = 0
+        self._ahead_bytes = 0
+        self.on_drained: Callable[[], None] | None = None
         self._waiting = False
         self._driver = Driver(end)
         self.closed = False
@@ -32,30 +45,50 @@ class ClientStream:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the client. A message over the limit ends the session."""
-        if self._tail:
-            data = self._tail + data
+        if self.closed:
+            return
+        self._ahead_bytes += len(data)
+        if self._partial:
+            self._partial.append(data)
+            self._partial_bytes += len(data)
+            if self._partial_bytes < self._needed_bytes:
+                return
+            data = b"".join(self._partial)
+            self._partial.clear()
         at, size = 0, len(data)
+        needed = 5
         unpack = p.unpack_i32
         add = self._messages.append
         while size - at >= 5:
             length = unpack(data, at + 1)[0]
-            if length < 4 or length > p.MESSAGE_SIZE_MAX_BYTES:
-                self._write(p.error_response("08P01", "invalid message length", severity="FATAL"))
-                self.hang_up()
-                return
+            if length > SHORT_MESSAGE_SIZE_MAX_BYTES or length < 4:
+                limit = p.MESSAGE_SIZE_MAX_BYTES if data[at] in _LONG_MESSAGES else SHORT_MESSAGE_SIZE_MAX_BYTES
+                if not 4 <= length <= limit:
+                    self._write(p.error_response("08P01", "invalid message length", severity="FATAL"))
+                    self.hang_up()
+                    return
             end = at + 1 + length
             if end > size:
+                needed = 1 + length
                 break
             add((data[at], data[at:end]))
             at = end
-        self._tail = data[at:] if at < size else b""
+        if at < size:
+            self._partial.append(data[at:])
+            self._partial_bytes, self._needed_bytes = size - at, needed
         if self._waiting and self._messages:
             self._waiting = False
             self._driver.resume(None)
 
+    @property
+    def congested(self) -> bool:
+        """Whether the client has sent so much ahead that it should wait."""
+        return self._ahead_bytes > READ_AHEAD_MAX_BYTES and not self._waiting
+
     def hang_up(self) -> None:
         """The client is gone, or has to go."""
         self.closed = True
+        self._write = _nowhere
         if self._waiting:
             self._waiting = False
             self._driver.resume(None)
@@ -67,6 +100,10 @@ class ClientStream:
                 return None
             if self._out:
                 self._flush()
+            self._ahead_bytes = 0
+            if self.on_drained is not None:
+                drained, self.on_drained = self.on_drained, None
+                drained()
             self._waiting = True
             await WAIT
         return self._messages.popleft()
@@ -79,3 +116,7 @@ class ClientStream:
     def _stream(self, data: bytes) -> None:
         self._flush()
         self._write(data)
+
+
+def _nowhere(data: bytes) -> None:
+    """Takes what is said to a client that is gone."""

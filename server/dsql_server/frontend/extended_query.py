@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from dsql_server.frontend.planning import LOCK_MODES
 from dsql_server.frontend.simple_query import SimpleQuery
-from dsql_server.frontend.statements import PLANNED_KINDS, Portal, Prepared, read_bind, read_name, read_parse
-from dsql_server.frontend.transactions import BLOCK, IDLE, Services
+from dsql_server.frontend.statements import (
+    PLANNED_KINDS,
+    Portal,
+    Prepared,
+    execute_again,
+    read_bind,
+    read_execute,
+    read_name,
+    read_parse,
+)
+from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
-from dsql_server.processor.errors import SqlError
+from dsql_server.processor.engine_connection import OWN_STATEMENT_PREFIX, Answer
+from dsql_server.processor.errors import SqlError, aborted_block
 from dsql_server.processor.plan import LoadPlan
-from dsql_server.statements import StatementKind
 
 _READY_IDLE = p.ready_for_query(IDLE)
 _NO_PLAN = LoadPlan(-1)
 _STATEMENT = ord("S")
 
 
+class _Sent(NamedTuple):
+    """What went to the engine; see :class:`_Pending`."""
+
+    batch: bytes
+    skip: int
+    lead: int
+    names: list[bytes]
+
+
 class _Pending:
     """Messages gathered for the engine: ``skip`` completions of them are injected ones.
 
-    ``lead`` are answers to the client's own messages in front of those: they are dropped with the injected answers.
+    ``names`` are those of the statements that are parsed among them, in order. ``lead`` of the Parse messages stand
+    in front of what is injected: their answers are dropped with the injected ones'.
     """
 
-    __slots__ = ("bound", "lead", "only_parses", "parts", "skip")
+    __slots__ = ("bound", "lead", "names", "parts", "skip")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.skip = 0
-        self.lead = b""
-        self.only_parses = True
+        self.lead = 0
+        self.names: list[bytes] = []
         self.bound = False
 
-    def take(self) -> tuple[bytes, int, bytes]:
-        """The batch, how much of its answer to drop, and what stands for it; empties this."""
-        batch, skip, lead = b"".join(self.parts), self.skip, self.lead
+    def take(self) -> _Sent:
+        """The batch; empties this."""
+        sent = _Sent(b"".join(self.parts), self.skip, self.lead, self.names)
         self.__init__()  # type: ignore[misc]
-        return batch, skip, lead
+        return sent
 
 
 class ExtendedQuery(SimpleQuery):
@@ -56,6 +76,9 @@ class ExtendedQuery(SimpleQuery):
         self._prepared: dict[bytes, Prepared] = {}
         self._portals: dict[bytes, Portal] = {}
         self._skipping = False
+        self._synced = False  #: the batch under way ends with a Sync
+        self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing
+        self._engine_unsynced = False  #: the engine's last batch ended with Flush, outside a transaction
 
     def _forget_statements(self) -> None:
         names = [name for name, prepared in self._prepared.items() if not prepared.virtual]
@@ -68,8 +91,17 @@ class ExtendedQuery(SimpleQuery):
 
     async def _sync(self) -> None:
         self._skipping = False
+        if self._sync_in_copy:
+            self._sync_in_copy = False
+            return
+        if self._engine_unsynced:
+            self._engine_unsynced = False
+            if self.executor is not None and not self.executor.engine_open:
+                self.executor.connection.discard(p.SYNC)
         if self._block == IDLE:
             await self._finish_implicit()
+            if self._settings_in_transaction:
+                await self._tell_settings()
             self._out.append(_READY_IDLE)
             self._flush()
             if self.executor is not None and self.executor.workspace is not None:
@@ -84,9 +116,11 @@ class ExtendedQuery(SimpleQuery):
         if self._skipping:
             return
         pending = _Pending()
-        self._alone = sum(kind == p.EXECUTE for kind, _ in batch) == 1
+        underway = self.executor is not None and self.executor.engine_open
+        self._alone = not underway and sum(kind == p.EXECUTE for kind, _ in batch) == 1
         # A statement on its own, with nothing behind it but Sync, is a transaction in one round trip.
         final = synced and self._alone and self._block == IDLE and batch[-1][0] == p.EXECUTE
+        self._synced = synced
         try:
             for kind, raw in batch:
                 if kind == p.BIND:
@@ -101,15 +135,26 @@ class ExtendedQuery(SimpleQuery):
                     await self._close(raw, pending)
             if pending.parts:
                 await self._send_without_execute(pending, keep_portals=not synced)
-        except SqlError as error:
+        except SqlError as refused:
+            error = refused
+            if pending.parts:
+                # What came before the refused message takes place all the same.
+                try:
+                    await self._send_without_execute(pending, keep_portals=True)
+                except SqlError as earlier:
+                    error = earlier
             self._skipping = True
             self._fail(error)
 
     async def _parse(self, raw: bytes, pending: _Pending) -> None:
         name, sql, oids = read_parse(raw)
         prepared = Prepared(sql, self._classify_one(sql), oids)
-        self._refuse_in_failed_block(prepared.statement)
-        self._prepared[name] = prepared
+        if prepared.statement is not None:
+            self._refuse_in_failed_block(prepared.statement)
+        if name and name in self._prepared:
+            raise SqlError("42P05", f'prepared statement "{_text(name)}" already exists')
+        if name.startswith(OWN_STATEMENT_PREFIX):
+            raise SqlError("42939", f'prepared statement name "{_text(name)}" is reserved')
         if prepared.virtual:
             await self._send_without_execute(pending)
             refusal = self._refusal(prepared.statement)
@@ -118,25 +163,24 @@ class ExtendedQuery(SimpleQuery):
             self._out.append(p.PARSE_COMPLETE_MESSAGE)
         else:
             pending.parts.append(raw)
+            pending.names.append(name)
+        self._prepared[name] = prepared
 
     async def _bind(self, raw: bytes, pending: _Pending, final: bool) -> None:
         portal_name, name, values, formats = read_bind(raw)
         prepared = self._prepared.get(name)
         if prepared is None:
-            await self._send_without_execute(pending)
-            what = f'prepared statement "{name.decode()}"' if name else "unnamed prepared statement"
-            raise SqlError("26000", f"{what} does not exist")
+            raise _no_statement(name)
         self._refuse_in_failed_block(prepared.statement)
-        self._portals[portal_name] = portal = Portal(
-            prepared, Bound(values, formats, self.plan_settings.time_zone == "UTC")
-        )
+        portal = Portal(prepared, Bound(values, formats, self.plan_settings.time_zone == "UTC"))
         if prepared.virtual:
+            self._portals[portal_name] = portal
             await self._send_without_execute(pending)
             self._out.append(p.BIND_COMPLETE_MESSAGE)
             return
         await self._prepare_portal(portal, pending, final)
+        self._portals[portal_name] = portal
         pending.parts.append(raw)
-        pending.only_parses = False
         pending.bound = True
 
     async def _prepare_portal(self, portal: Portal, pending: _Pending, final: bool) -> None:
@@ -144,7 +188,7 @@ class ExtendedQuery(SimpleQuery):
         statement = portal.prepared.statement
         assert statement is not None
         plan = await self._plan_for(portal.prepared)
-        if final and plan.plain_read and statement.is_read_only:
+        if final and plan.plain_read and statement.is_read_only and not portal.prepared.sets:
             executor = await self._current_executor()
             if executor.workspace is None:
                 injected, skip = executor.load_for_read(plan, portal.bound)
@@ -159,7 +203,7 @@ class ExtendedQuery(SimpleQuery):
         writes = bool(plan.written) or locks
         injected = []
         skip = 0
-        if writes or plan.loads or self._block == BLOCK or statement.kind == StatementKind.SET:
+        if writes or plan.loads or self._block == BLOCK or (portal.prepared.sets and not self._alone):
             skip = executor.opening(injected)
         skip += executor.loading(plan, portal.bound, injected, keep_apart=writes or self._block == BLOCK)
         if writes:
@@ -170,9 +214,9 @@ class ExtendedQuery(SimpleQuery):
     async def _inject(self, pending: _Pending, injected: list[bytes], skip: int) -> None:
         """Put the machinery's own messages behind what is pending."""
         if pending.parts:
-            if pending.only_parses and not pending.skip:
+            if len(pending.names) == len(pending.parts):
                 # Their answers are dropped with the injected ones, so they are given from here.
-                pending.lead = p.PARSE_COMPLETE_MESSAGE * len(pending.parts)
+                pending.lead = len(pending.names)
             else:
                 await self._send_without_execute(pending, keep_portals=True)
         pending.parts += injected
@@ -182,17 +226,19 @@ class ExtendedQuery(SimpleQuery):
         what, name = read_name(raw)
         if what == _STATEMENT:
             prepared = self._prepared.get(name)
-            virtual = prepared is not None and prepared.virtual
+            if prepared is None:
+                raise _no_statement(name)
         else:
             portal = self._portals.get(name)
-            prepared = portal.prepared if portal is not None else None
-            virtual = prepared is not None and prepared.virtual
-        if not virtual:
+            if portal is None:
+                raise _no_portal(name)
+            prepared = portal.prepared
+        if self._block == FAILED and prepared.statement is not None and prepared.statement.returns_rows:
+            raise aborted_block()
+        if not prepared.virtual:
             pending.parts.append(raw)
-            pending.only_parses = False
             return
         await self._send_without_execute(pending)
-        assert prepared is not None
         if what == _STATEMENT:
             count = prepared.statement.parameters if prepared.statement is not None else 0
             self._out.append(p.message(b"t", p.pack_i16(count) + p.pack_i32(p.TEXT_OID) * count))
@@ -205,12 +251,11 @@ class ExtendedQuery(SimpleQuery):
         else:
             portal = self._portals.pop(name, None)
             prepared = portal.prepared if portal is not None else None
-        if prepared is not None and prepared.virtual:
+        if prepared is None or prepared.virtual:
             await self._send_without_execute(pending)
             self._out.append(p.CLOSE_COMPLETE_MESSAGE)
         else:
             pending.parts.append(raw)
-            pending.only_parses = False
 
     async def _send_without_execute(self, pending: _Pending, keep_portals: bool = False) -> None:
         """Send messages that execute nothing, and wait for all of their answers."""
@@ -227,22 +272,32 @@ class ExtendedQuery(SimpleQuery):
             skip = executor.opening(opening)
         if skip:
             await executor.relay(b"".join(opening) + p.SYNC, skip=skip, ready=True)
-        batch, skip, lead = pending.take()
-        answer = await executor.relay(batch + p.SYNC, skip=skip, ready=True)
-        if lead and answer.error is None:
-            self._out.append(lead)
+        sent = pending.take()
+        answer = await executor.relay(sent.batch + p.SYNC, skip=sent.skip, ready=True)
+        self._answer_parses(sent, answer)
         self._take(answer)
 
+    def _answer_parses(self, sent: _Sent, answer: Answer) -> None:
+        """Answer the Parse messages whose answers were dropped, and forget the statements that the engine refused."""
+        led = min(answer.parses, sent.lead)
+        if led:
+            self._out.append(p.PARSE_COMPLETE_MESSAGE * led)
+        if answer.error is None:
+            return
+        if led < sent.lead:
+            answer.injected_error = False  # the client's own Parse was refused
+        if not answer.streamed:
+            for name in sent.names[led + _parses_in(answer.out) :]:
+                self._prepared.pop(name, None)
+
     async def _execute(self, raw: bytes, pending: _Pending, final: bool) -> None:
-        try:
-            name, _ = p.cstring(raw, 5)
-        except ValueError:
-            raise SqlError("08P01", "invalid message format") from None
+        name = read_execute(raw)
         portal = self._portals.get(name)
         if portal is None:
-            await self._send_without_execute(pending)
-            raise SqlError("34000", f'portal "{name.decode()}" does not exist')
+            raise _no_portal(name)
         prepared = portal.prepared
+        if prepared.statement is not None:
+            self._refuse_in_failed_block(prepared.statement)
         if prepared.virtual:
             await self._send_without_execute(pending, keep_portals=True)
             await self._run_virtual(prepared.statement, described=True, bound=portal.bound)
@@ -250,33 +305,57 @@ class ExtendedQuery(SimpleQuery):
         executor, statement, plan = self.executor, prepared.statement, prepared.plan or _NO_PLAN
         assert executor is not None and statement is not None
         pending.parts.append(raw)
-        if final and statement.kind in PLANNED_KINDS:
+        if final and statement.kind in PLANNED_KINDS and not prepared.sets:
             if not plan.written and statement.locking is None:
-                batch, skip, lead = pending.take()
-                answer = await executor.execute_read(batch, skip)
-                if lead and answer.error is None:
-                    self._out.append(lead)
+                sent = pending.take()
+                answer = await executor.execute_read(sent.batch, sent.skip)
+                self._answer_parses(sent, answer)
                 self._take(answer)
                 return
             if statement.locking is None and executor.writes_in_one(plan, portal.bound):
                 await self._execute_write(pending)
                 return
-        pending.parts.append(p.FLUSH)
-        batch, skip, lead = pending.take()
-        answer = await executor.relay(batch, skip=skip)
-        if lead and answer.error is None:
-            self._out.append(lead)
+        # The engine reports settings at a Sync only.
+        pending.parts.append(p.SYNC if prepared.sets else p.FLUSH)
+        sent = pending.take()
+        answer = await executor.relay(sent.batch, skip=sent.skip, ready=prepared.sets)
+        self._answer_parses(sent, answer)
         if answer.copy_in:
+            self._sync_in_copy = self._synced
             answer = await self._copy_in(answer, ready=False)
+        self._engine_unsynced = not prepared.sets and answer.error is None
         self._take(answer)
-        await self._after(statement, plan, portal.bound, answer)
+        again = execute_again(portal) if prepared.sets else b""
+        await self._after(statement, plan, portal.bound, answer, again)
 
     async def _execute_write(self, pending: _Pending) -> None:
         """A write on its own: run and committed at once; its completion is sent only if the commit succeeds."""
         assert self.executor is not None
-        batch, skip, lead = pending.take()
-        answer = await self.executor.execute_write(batch, skip)
+        sent = pending.take()
+        answer = await self.executor.execute_write(sent.batch, sent.skip)
         self._wrote = False
-        if lead and answer.error is None:
-            self._out.append(lead)
+        self._answer_parses(sent, answer)
         self._take(answer)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _no_statement(name: bytes) -> SqlError:
+    what = f'prepared statement "{_text(name)}"' if name else "unnamed prepared statement"
+    return SqlError("26000", f"{what} does not exist")
+
+
+def _no_portal(name: bytes) -> SqlError:
+    return SqlError("34000", f'portal "{_text(name)}" does not exist')
+
+
+def _parses_in(answers: Iterable[bytes]) -> int:
+    """How many ParseComplete messages there are."""
+    data = b"".join(answers)
+    at = count = 0
+    while at + 5 <= len(data):
+        count += data[at] == p.PARSE_COMPLETE
+        at += 1 + p.unpack_i32(data, at + 1)[0]
+    return count

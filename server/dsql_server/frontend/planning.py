@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dsql_server.frontend.statements import PLANNED_KINDS, Prepared
-from dsql_server.frontend.transactions import BLOCK, FAILED, Transactions
+from dsql_server.frontend.session_settings import is_utf8
+from dsql_server.frontend.statements import PLANNED_KINDS, Prepared, changes_settings
+from dsql_server.frontend.transactions import FAILED, Transactions
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.access import Bound
@@ -44,6 +45,11 @@ class Planning(Transactions):
             raise aborted_block()
 
     def _refusal(self, statement: Statement | None) -> SqlError | None:
+        parameter = statement.parameter if statement is not None and statement.kind == StatementKind.SET else None
+        if parameter is not None and parameter.name == "client_encoding" and parameter.values is not None:
+            encoding = ", ".join(parameter.values)
+            if not is_utf8(encoding):
+                return SqlError("22023", f'invalid value for parameter "client_encoding": "{encoding}"')
         for refusal in statement.refusals if statement is not None else ():
             if refusal.lifted_by is not None and self._settings.get(refusal.lifted_by) == "off":
                 continue
@@ -118,8 +124,11 @@ class Planning(Transactions):
                 raise SqlError("0A000", "ddl and dml are not supported in the same transaction")
             self._wrote = True
 
-    def _take(self, answer: Answer) -> None:
-        """Pass the client's part on; raises SqlError if the engine refused something."""
+    def _take(self, answer: Answer, offset: int = 0) -> None:
+        """Pass the client's part on; raises SqlError if the engine refused something.
+
+        ``offset``: characters of the client's text in front of what the engine was given.
+        """
         if answer.error is None:
             self._out += answer.out
             return
@@ -127,11 +136,12 @@ class Planning(Transactions):
             joined = b"".join(answer.out)
             size = len(answer.error) + 5
             at = joined.rfind(p.message(b"E", answer.error))
-            self._out.append(joined[:at] if at >= 0 else joined[:-size])
-        raise EngineRefusal(answer.error, hide_context=answer.injected_error)
+            # Behind the error are reports of the settings that it has put back.
+            self._out += (joined[:at], joined[at + size :]) if at >= 0 else (joined[:-size],)
+        raise EngineRefusal(answer.error, hide_context=answer.injected_error, offset=offset)
 
-    async def _after(self, statement: Statement, plan: LoadPlan, bound: Bound, answer: Answer) -> None:
-        """What a completed statement leaves to do."""
+    async def _after(self, statement: Statement, plan: LoadPlan, bound: Bound, answer: Answer, again: bytes) -> None:
+        """What a completed statement leaves to do. ``again``: messages that repeat one that changes settings."""
         if plan.written:
             assert self.executor is not None
             try:
@@ -139,7 +149,19 @@ class Planning(Transactions):
             except SqlError:
                 self._drop_completion()
                 raise
-        elif statement.kind in (StatementKind.SET, StatementKind.RESET) or "set_config" in statement.functions:
-            self._settings_stale = True
-            if self._block == BLOCK and not (statement.parameter is not None and statement.parameter.is_local):
-                self._block_settings.append(statement.engine_sql)
+        elif changes_settings(statement):
+            self._note_settings(statement, again)
+
+    def _note_settings(self, statement: Statement, again: bytes) -> None:
+        executor = self.executor
+        assert executor is not None
+        self._settings_stale = True
+        if executor.engine_open:
+            # The engine's transaction is always rolled back, and the setting with it.
+            self._settings_in_transaction = True
+            if statement.parameter is None or not statement.parameter.is_local:
+                self._block_settings.append(again)
+        if not is_utf8(executor.connection.parameters.get(b"client_encoding", b"UTF8").decode()):
+            # set_config() got past the refusal: rows pass through as they are, in UTF-8.
+            self._settings_in_transaction = True
+            executor.connection.discard(p.query("SET client_encoding TO 'UTF8'"))

@@ -19,6 +19,8 @@ class Session(ExtendedQuery):
                 if received is None or received[0] == p.TERMINATE:
                     return
                 kind = received[0]
+                if self._skipping and kind != p.SYNC_TYPE:
+                    continue
                 if kind in _EXTENDED:
                     batch.append(received)
                 elif kind == p.SYNC_TYPE:
@@ -30,7 +32,13 @@ class Session(ExtendedQuery):
                     batch = []
                     self._flush()
                 elif kind == p.QUERY:
-                    await self._simple(received[1])
+                    if batch:
+                        await self._extended(batch, synced=False)
+                        batch = []
+                    if not self._skipping:
+                        await self._simple(received[1])
+                elif kind == p.FUNCTION_CALL:
+                    self._refuse_function_call()
                 elif kind in (p.COPY_DATA, p.COPY_DONE, p.COPY_FAIL):
                     continue  # left over from a COPY that failed
                 else:

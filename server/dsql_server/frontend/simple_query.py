@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dsql_server.frontend.planning import LOCK_MODES
-from dsql_server.frontend.statements import is_virtual
+from dsql_server.frontend.statements import changes_settings, is_virtual, read_query
 from dsql_server.frontend.steering import Steering
 from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import SqlError
+from dsql_server.processor.executor import WAIT
 from dsql_server.statements import Statement
 
 
@@ -23,20 +24,15 @@ class SimpleQuery(Steering):
                 await self._finish_implicit()
         except SqlError as error:
             self._fail(error)
+        if self._settings_in_transaction and self._block == IDLE:
+            await self._tell_settings()
         self._out.append(p.ready_for_query(self._block))
         self._flush()
         if self._block == IDLE and self.executor is not None and self.executor.workspace is not None:
             self.executor.rollback()
 
     async def _simple_statements(self, raw: bytes) -> None:
-        try:
-            sql = raw[5 : raw.index(b"\x00", 5)].decode()
-        except UnicodeDecodeError as error:
-            raise SqlError(
-                "22021", f'invalid byte sequence for encoding "UTF8": 0x{error.object[error.start]:02x}'
-            ) from None
-        except ValueError:
-            raise SqlError("08P01", "invalid message format") from None
+        sql = read_query(raw)
         statements = self._classify(sql)
         if not statements:
             self._out.append(p.EMPTY_QUERY_MESSAGE)
@@ -63,7 +59,8 @@ class SimpleQuery(Steering):
         bound = Bound((), (), self.plan_settings.time_zone == "UTC")
         parts: list[bytes] = []
         skip = 0
-        if writes or plan.loads or self._block == BLOCK:
+        sets = changes_settings(statement)
+        if writes or plan.loads or self._block == BLOCK or (sets and not self._alone):
             skip = executor.opening(parts)
         skip += executor.loading(plan, bound, parts, keep_apart=writes or self._block == BLOCK)
         if writes:
@@ -74,8 +71,14 @@ class SimpleQuery(Steering):
             executor.connection.discard(p.SYNC)
         if answer.copy_in:
             answer = await self._copy_in(answer, ready=True)
-        self._take(answer)
-        await self._after(statement, plan, bound, answer)
+        self._take(answer, statement.offset)
+        await self._after(statement, plan, bound, answer, p.query(statement.engine_sql) if sets else b"")
+
+    def _refuse_function_call(self) -> None:
+        """The fast-path interface exists for large objects, which there are none of."""
+        self._fail(SqlError("0A000", "the function call message is not supported", hint="Call the function in SQL."))
+        self._out.append(p.ready_for_query(self._block))
+        self._flush()
 
     async def _copy_in(self, answer: Answer, ready: bool) -> Answer:
         """The client sends COPY data: pass it on until it is done."""
@@ -95,6 +98,8 @@ class SimpleQuery(Steering):
                 finished = kind != p.COPY_DATA
                 if kind == p.COPY_DATA:
                     connection.write(raw)
+                    if connection.wait_writable(self._driver.resume):
+                        await WAIT
                 else:
                     parts = [raw]
             elif kind not in (p.FLUSH_TYPE, p.SYNC_TYPE):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from dsql_server.catalog.bootstrap import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
@@ -29,7 +31,7 @@ PLANNED_KINDS = frozenset({StatementKind.SELECT, StatementKind.INSERT, Statement
 class Prepared:
     """A prepared statement: the client's text, its classification, and the load plan last used."""
 
-    __slots__ = ("oids", "plan", "plan_settings", "sql", "statement", "virtual")
+    __slots__ = ("oids", "plan", "plan_settings", "sets", "sql", "statement", "virtual")
 
     def __init__(self, sql: str, statement: Statement | None, oids: tuple[int, ...]) -> None:
         self.sql = sql
@@ -38,6 +40,7 @@ class Prepared:
         self.plan: LoadPlan | None = None
         self.plan_settings: PlanSettings | None = None
         self.virtual = statement is None or is_virtual(statement)
+        self.sets = statement is not None and changes_settings(statement)
 
 
 def is_virtual(statement: Statement) -> bool:
@@ -45,6 +48,11 @@ def is_virtual(statement: Statement) -> bool:
     if statement.kind == StatementKind.SHOW and statement.parameter is not None:
         return statement.parameter.name in ANSWERED_PARAMETERS
     return statement.kind in _VIRTUAL_KINDS or bool(statement.refusals) or not statement.engine_sql
+
+
+def changes_settings(statement: Statement) -> bool:
+    """Whether the statement may change configuration parameters of the session."""
+    return statement.kind in (StatementKind.SET, StatementKind.RESET) or "set_config" in statement.functions
 
 
 class Portal:
@@ -57,20 +65,37 @@ class Portal:
         self.bound = bound
 
 
+def execute_again(portal: Portal) -> bytes:
+    """Messages that run the portal's statement once more; their answers are of no use to the client."""
+    prepared, bound = portal.prepared, portal.bound
+    body = b"\x00\x00" + p.pack_i16(len(bound.formats)) + b"".join(p.pack_i16(f) for f in bound.formats)
+    body += p.pack_i16(len(bound.values))
+    for value in bound.values:
+        body += b"\xff\xff\xff\xff" if value is None else p.pack_i32(len(value)) + value
+    bind = p.message(b"B", body + b"\x00\x00")
+    return p.parse(b"", prepared.sql.encode(), prepared.oids) + bind + p.EXECUTE_UNNAMED + p.SYNC
+
+
+def invalid_format() -> SqlError:
+    """A message that isn't what its type says."""
+    return SqlError("08P01", "invalid message format")
+
+
 def read_parse(raw: bytes) -> tuple[bytes, str, tuple[int, ...]]:
     """Statement name, text and declared parameter types of a Parse message. Raises SqlError."""
     try:
         name, at = p.cstring(raw, 5)
         text, at = p.cstring(raw, at)
-        count = p.unpack_i16(raw, at)[0]
+        (count,) = p.unpack_i16(raw, at)
         oids = tuple(p.unpack_i32(raw, at + 2 + 4 * i)[0] & 0xFFFFFFFF for i in range(count))
+        if count < 0 or at + 2 + 4 * count != len(raw):
+            raise invalid_format()
+        _check_utf8(name)
         return name, text.decode(), oids
     except UnicodeDecodeError as error:
-        raise SqlError(
-            "22021", f'invalid byte sequence for encoding "UTF8": 0x{error.object[error.start]:02x}'
-        ) from None
-    except Exception:
-        raise SqlError("08P01", "invalid message format") from None
+        raise invalid_utf8(error) from None
+    except (ValueError, struct.error):
+        raise invalid_format() from None
 
 
 def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int]]:
@@ -84,7 +109,7 @@ def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int]]:
         at += 1
         count = p.unpack_i16(raw, at)[0]
         at += 2
-        given = [raw[at + 2 * i + 1] for i in range(count)]
+        given = [p.unpack_i16(raw, at + 2 * i)[0] for i in range(count)]
         at += 2 * count
         number = p.unpack_i16(raw, at)[0]
         at += 2
@@ -92,22 +117,58 @@ def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int]]:
         for _ in range(number):
             length = unpack(raw, at)[0]
             at += 4
-            if length < 0:
+            if length == -1:
                 values.append(None)
             else:
                 values.append(raw[at : at + length])
                 at += length
-        formats = given * number if count == 1 else given if count else [0] * number
-        if len(formats) != number or at > len(raw):
-            raise ValueError(number)
-        return portal, name, values, formats
-    except Exception:
-        raise SqlError("08P01", "invalid message format") from None
+                if length < 0:
+                    raise invalid_format()
+        results = p.unpack_i16(raw, at)[0]
+    except (ValueError, struct.error):
+        raise invalid_format() from None
+    if count < 0 or number < 0 or results < 0 or at + 2 + 2 * results != len(raw):
+        raise invalid_format()
+    if count > 1 and count != number:
+        raise SqlError("08P01", f"bind message has {count} parameter formats but {number} parameters")
+    formats = given * number if count == 1 else given if count else [0] * number
+    return portal, name, values, formats
 
 
 def read_name(raw: bytes) -> tuple[int, bytes]:
     """What Describe and Close name: ``S`` or ``P`` as an integer, and the name. Raises SqlError."""
+    if len(raw) < 7 or raw.find(b"\x00", 6) != len(raw) - 1:
+        raise invalid_format()
+    if raw[5] not in b"SP":
+        message = "CLOSE" if raw[0] == p.CLOSE else "DESCRIBE"
+        raise SqlError("08P01", f"invalid {message} message subtype {raw[5]}")
+    return raw[5], raw[6:-1]
+
+
+def read_execute(raw: bytes) -> bytes:
+    """The portal that an Execute message names. Raises SqlError."""
+    end = raw.find(b"\x00", 5)
+    if end < 0 or end + 5 != len(raw):
+        raise invalid_format()
+    return raw[5:end]
+
+
+def read_query(raw: bytes) -> str:
+    """The text of a Query message. Raises SqlError."""
+    if raw.find(b"\x00", 5) != len(raw) - 1:
+        raise invalid_format()
     try:
-        return raw[5], p.cstring(raw, 6)[0]
-    except Exception:
-        raise SqlError("08P01", "invalid message format") from None
+        return raw[5:-1].decode()
+    except UnicodeDecodeError as error:
+        raise invalid_utf8(error) from None
+
+
+def _check_utf8(name: bytes) -> None:
+    if not name.isascii():
+        name.decode()
+
+
+def invalid_utf8(error: UnicodeDecodeError) -> SqlError:
+    """PostgreSQL's words for bytes that aren't UTF-8."""
+    found = " ".join(f"0x{byte:02x}" for byte in error.object[error.start : max(error.end, error.start + 1)])
+    return SqlError("22021", f'invalid byte sequence for encoding "UTF8": {found}')

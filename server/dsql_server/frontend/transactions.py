@@ -57,7 +57,9 @@ class Transactions(ClientStream):
         self._read_only = False
         self._definition: PendingDefinition | None = None
         self._wrote = False
-        self._block_settings: list[str] = []
+        #: What repeats the transaction's changes of settings once it is committed.
+        self._block_settings: list[bytes] = []
+        self._settings_in_transaction = False  #: some were changed that the transaction's end puts back
         self.plan_settings = PlanSettings()
         self._settings_stale = True
         self._alone = False  #: the request holds one statement only
@@ -68,9 +70,19 @@ class Transactions(ClientStream):
         if self.executor is not None:
             self.services.pool.abandon(self.executor.processor)
 
+    def hold_answers(self, hold: bool) -> None:
+        """Make the engine wait while the client is slow in taking its answers, and let it go on."""
+        if self.executor is not None:
+            connection = self.executor.connection
+            if hold:
+                connection.pause_reading()
+            else:
+                connection.resume_reading()
+
     def _release(self) -> None:
         executor, self.executor = self.executor, None
         if executor is not None:
+            executor.connection.resume_reading()
             if executor.connection.closed:
                 self._write(_ENGINE_ENDED)
             executor.connection.on_lost = None
@@ -121,8 +133,8 @@ class Transactions(ClientStream):
         except SqlError:
             executor.rollback()
             raise
-        for sql in settings:
-            executor.connection.discard(p.query(sql))
+        for again in settings:
+            executor.connection.discard(again)
 
     def _rollback(self) -> None:
         self._definition, self._wrote = None, False
@@ -147,13 +159,23 @@ class Transactions(ClientStream):
         executor = self.executor
         if executor is None or executor.workspace is None:
             return
-        if self._definition is None and not (executor.engine_open and executor.workspace.wrote):
+        reads = self._definition is None and not self._block_settings
+        if reads and not (executor.engine_open and executor.workspace.wrote):
             return  # a read: its rollback follows behind the answer
         try:
             await self._commit()
         except SqlError as error:
             self._drop_completion()
             self._out.append(error.response)
+
+    async def _tell_settings(self) -> None:
+        """End the engine's transaction, and report the settings that this has put back."""
+        self._settings_in_transaction = False
+        self._settings_stale = True
+        if self.executor is not None:
+            self.executor.rollback()
+            await self.executor.collect(p.SYNC)
+            self._out += self.executor.connection.untold_parameters()
 
     def _drop_completion(self) -> None:
         """Take the last CommandComplete back: the statement didn't complete after all."""

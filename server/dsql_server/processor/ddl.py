@@ -43,7 +43,7 @@ async def run_definition(
     before = await _introspect(executor, b"".join(parts), search_path)
     answer = await executor.relay(p.query(statement.engine_sql), ready=True)
     if answer.error is not None:
-        raise EngineRefusal(answer.error)
+        raise EngineRefusal(answer.error, offset=statement.offset)
     after = await _introspect(executor, b"", search_path)
     definition = statement.definition
     shared = definition is not None and definition.object_type in _SHARED_OBJECTS

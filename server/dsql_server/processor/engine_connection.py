@@ -17,7 +17,11 @@ from dsql_server.processor.errors import SqlError
 
 #: A relayed answer longer than this is handed on in pieces, in bytes.
 STREAM_THRESHOLD_BYTES = 256 * 1024
+#: A message that still lacks more than this is put together once, when all of it is there.
+LARGE_MESSAGE_BYTES = 64 * 1024
 _HEADER = Struct("!Bi")  # a message's type and length
+#: Names of the machinery's prepared statements begin so.
+OWN_STATEMENT_PREFIX = b"dsqlkit_"
 #: Prepared statements of our own that one engine connection keeps.
 STATEMENTS_MAX = 2000
 
@@ -60,6 +64,7 @@ class Answer:
         "injected_error",
         "last_words",
         "out",
+        "parses",
         "rows",
         "status",
         "streamed",
@@ -72,6 +77,7 @@ class Answer:
         self.error: bytes | None = None
         self.last_words: bytes | None = None
         self.injected_error = False
+        self.parses = 0  #: ParseComplete messages among what was dropped in front of the client's part
         self.rows: list[list[bytes]] = []
         self.tags: list[bytes] = []
         self.status = 0
@@ -120,8 +126,15 @@ class EngineConnection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._tail = b""
+        self._partial: list[bytes] = []  #: more of the message that begins in the tail
+        self._missing_bytes = 0  #: until that message is complete
         self._exchanges: deque[_Exchange] = deque()
         self._transport: Any = None
+        #: The session's settings as the engine reports them, and as its last report was passed on.
+        self.parameters: dict[bytes, bytes] = {}
+        self.passed_parameters: dict[bytes, bytes] = {}
+        self._congested = False
+        self._on_writable: Callable[[Any], None] | None = None
         self.closed = False
         self.on_lost: Callable[[], None] | None = None
         self.on_notice: Callable[[bytes], None] | None = None
@@ -136,14 +149,42 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self.resume_writing()
         waiting, self._exchanges = self._exchanges, deque()
         for exchange in waiting:
             exchange.fail()
         if self.on_lost is not None:
             self.on_lost()
 
+    def pause_writing(self) -> None:
+        self._congested = True
+
+    def resume_writing(self) -> None:
+        self._congested = False
+        on_writable, self._on_writable = self._on_writable, None
+        if on_writable is not None:
+            on_writable(None)
+
+    def pause_reading(self) -> None:
+        """Let the engine wait: who takes its answers is slow."""
+        if not self.closed:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on after :meth:`pause_reading`."""
+        if not self.closed:
+            self._transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
-        if self._tail:
+        if self._missing_bytes:
+            self._missing_bytes -= len(data)
+            self._partial.append(data)
+            if self._missing_bytes > 0:
+                return
+            self._missing_bytes = 0
+            data = b"".join((self._tail, *self._partial))
+            self._partial.clear()
+        elif self._tail:
             data = self._tail + data
         at = 0
         size = len(data)
@@ -159,8 +200,11 @@ class EngineConnection(asyncio.Protocol):
                 kind, end = header(data, at)
                 end += at + 1
                 if end > size:
+                    if end - size > LARGE_MESSAGE_BYTES:
+                        self._missing_bytes = end - size
                     break
                 if skip and (kind == p.BIND_COMPLETE or kind == p.PARSE_COMPLETE):
+                    answer.parses += kind == p.PARSE_COMPLETE
                     at = end
                     continue
                 if kind == p.DATA_ROW:
@@ -213,6 +257,9 @@ class EngineConnection(asyncio.Protocol):
                 elif kind == p.COPY_IN_RESPONSE and not skip:
                     answer.copy_in = True
                     done = True
+                elif kind == p.PARAMETER_STATUS:
+                    passed = not skip and not collect and exchange.on_done is not None
+                    self._note_parameter(data[at + 5 : end], passed)
                 at = end
                 if done:
                     break
@@ -232,6 +279,18 @@ class EngineConnection(asyncio.Protocol):
                 data = self._tail
                 at, size = 0, len(data)
         self._tail = data[at:] if at < size else b""
+
+    def _note_parameter(self, body: bytes, passed: bool) -> None:
+        name, value, _ = body.split(b"\x00")
+        if passed or name not in self.parameters:  # new: reported when the connection began
+            self.passed_parameters[name] = value
+        self.parameters[name] = value
+
+    def untold_parameters(self) -> list[bytes]:
+        """ParameterStatus messages for settings that changed without the client's being told; it is told now."""
+        changed = [n for n, value in self.parameters.items() if self.passed_parameters[n] != value]
+        self.passed_parameters.update(self.parameters)
+        return [p.message(b"S", n + b"\x00" + self.parameters[n] + b"\x00") for n in changed]
 
     def _stream(self, exchange: _Exchange) -> None:
         answer = exchange.answer
@@ -261,6 +320,9 @@ class EngineConnection(asyncio.Protocol):
         is the machinery's own again: nothing of it passes through, its rows are collected.
         """
         self._send(_Exchange(skip, completions, ready, False, on_done, sink, cut), batch)
+        if self._tail:
+            # An answer that came before anyone asked: an error in the middle of COPY data.
+            asyncio.get_running_loop().call_soon(self._read_tail)
 
     def collect(self, batch: bytes, on_done: Callable[[Answer], None], skip: int = 0) -> None:
         """Send a batch that ends with Sync or a Query; ``rows`` of the answer gets a list for each statement."""
@@ -280,9 +342,20 @@ class EngineConnection(asyncio.Protocol):
         self._exchanges.append(exchange)
         self._transport.write(batch)
 
+    def _read_tail(self) -> None:
+        if self._tail and not self._missing_bytes:
+            self.data_received(b"")
+
     def write(self, data: bytes) -> None:
         """Send more of the exchange that is under way (COPY data)."""
         self._transport.write(data)
+
+    def wait_writable(self, resume: Callable[[Any], None]) -> bool:
+        """Whether the engine is behind with what was written to it; ``resume`` is then called when it has caught up."""
+        if self._congested and not self.closed:
+            self._on_writable = resume
+            return True
+        return False
 
     def close(self) -> None:
         """Tell the engine goodbye and close."""
@@ -306,7 +379,7 @@ class EngineConnection(asyncio.Protocol):
         if len(self._names) >= STATEMENTS_MAX:
             # The engine keeps the old ones until the session ends; their names are never used again.
             self._names.clear()
-        name = b"dsqlkit_%d" % self._next_name
+        name = OWN_STATEMENT_PREFIX + b"%d" % self._next_name
         self._next_name += 1
         self._names[sql] = name
         self._unconfirmed.append(sql)

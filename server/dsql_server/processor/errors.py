@@ -28,9 +28,12 @@ class SqlError(Exception):
 class EngineRefusal(SqlError):
     """An error that the engine raised; ``context`` of the machinery's own statements is left out."""
 
-    def __init__(self, body: bytes, hide_context: bool = False) -> None:
+    def __init__(self, body: bytes, hide_context: bool = False, offset: int = 0) -> None:
         fields = p.error_fields(body)
         super().__init__(fields.get("C", "XX000"), fields.get("M", "unknown error"))
+        if offset and "P" in fields:
+            position = b"P%d" % (int(fields["P"]) + offset)
+            body = b"\x00".join(position if f[:1] == b"P" else f for f in body.split(b"\x00"))
         if hide_context:
             kept = [f for f in body.split(b"\x00") if f and f[:1] not in (b"W", b"p", b"q")]
             body = b"\x00".join(kept) + b"\x00\x00"

@@ -14,6 +14,7 @@ from typing import Any
 
 from dsql_server.catalog.changes import Catalog, CatalogChange
 from dsql_server.catalog.state import quote_identifier
+from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone, connect_engine
 from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE, LOADER_ROLE, PLANNER_ROLE
 
@@ -221,9 +222,8 @@ class ProcessorPool:
         async with self._admin_lock:
             if self._admin is None:
                 raise EngineGone
-            name = "'" + role.replace("'", "''") + "'"
             answer = await self._admin.execute(
-                f"SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {name} AND rolcanlogin AND NOT rolsuper "
+                f"SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {_literal(role)} AND rolcanlogin AND NOT rolsuper "
                 f"AND rolname <> '{PLANNER_ROLE}'"
             )
         return bool(answer.rows[0])
@@ -236,8 +236,7 @@ class ProcessorPool:
         if not settings:
             return {}
         values = ", ".join(
-            f"pg_catalog.set_config({quote_literal(name)}, {quote_literal(value)}, true)"
-            for name, value in settings.items()
+            f"pg_catalog.set_config({_literal(name)}, {_literal(value)}, true)" for name, value in settings.items()
         )
         async with self._admin_lock:
             if self._admin is None:
@@ -378,3 +377,7 @@ class ProcessorPool:
         async with self._admin_lock:
             assert self._admin is not None
             await self._admin.execute(sql)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
