@@ -17,6 +17,9 @@ from dsql_server.engine.errors import EngineError
 #: Where a server that runs as root keeps the cache: the engine's account has to be able to read it.
 ROOT_CACHE_DIRECTORY = Path("/var/cache/dsqlkit")
 
+#: Names another place for the cache.
+CACHE_VARIABLE = "DSQLKIT_CACHE_DIR"
+
 #: A published directory that nobody used for so long is removed when a sibling is published.
 UNUSED_SECONDS_MAX = 14 * 24 * 3600
 
@@ -24,12 +27,14 @@ _BUILDING_PREFIX = ".building-"
 
 
 def cache_directory(account: Account, override: Path | None = None) -> Path:
-    """The cache directory, created if need be.
+    """The cache directory, created if need be: ``override``, what DSQLKIT_CACHE_DIR says, or the account's default.
 
     :raises EngineError: it can't be created, belongs to somebody else, or the engine's account can't reach it.
     """
     if override is not None:
         directory = override
+    elif os.environ.get(CACHE_VARIABLE):
+        directory = Path(os.environ[CACHE_VARIABLE])
     elif account.switched:
         directory = ROOT_CACHE_DIRECTORY
     else:
@@ -38,13 +43,18 @@ def cache_directory(account: Account, override: Path | None = None) -> Path:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise EngineError(
-            f"the cache directory {directory} can't be created ({error.strerror}): name a writable one"
+            f"the cache directory {directory} can't be created ({error.strerror}): "
+            f"name a writable one with the environment variable {CACHE_VARIABLE}"
         ) from error
     if directory.stat().st_uid != os.geteuid():
-        raise EngineError(f"the cache directory {directory} belongs to another user: name one of your own")
+        raise EngineError(
+            f"the cache directory {directory} belongs to another user: "
+            f"name one of your own with the environment variable {CACHE_VARIABLE}"
+        )
     if account.switched and not can_reach(directory / "entry", account):
         raise EngineError(
-            f"the engine's account can't reach the cache directory {directory}: name one that everybody can search"
+            f"the engine's account can't reach the cache directory {directory}: "
+            f"name one that everybody can search with the environment variable {CACHE_VARIABLE}"
         )
     return directory
 
