@@ -179,6 +179,7 @@ class EmbeddedCluster:
                 "created": self._pool.created,
                 "statements_planned": self._planner.planned,
             },
+            "planner": self._planner.metrics(),
             "frontend": {"accepted": self._listener.accepted, "open": len(self._listener.connections)},
         }
 

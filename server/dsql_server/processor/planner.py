@@ -90,6 +90,10 @@ class Planner:
         if self._processor is not None:
             self._processor.close()
 
+    def metrics(self) -> dict[str, int]:
+        """Counters since the start."""
+        return {"planned": self.planned, "scans": self.scans, "scans_narrowed": self.scans_narrowed}
+
     def may_read_tables(self, statement: Statement) -> bool:
         """Whether the statement can touch a stored table: it names a user's relation, or calls a user's function."""
         for schema, name in statement.relations:

@@ -1,0 +1,175 @@
+"""The same statements on the cluster under test and on a plain PostgreSQL 16, and the comparison of their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import pq
+
+from dsql_server.engine import EngineInstance, find_binaries
+from dsql_server.testing import LocalCluster
+
+#: What plain PostgreSQL says where the cluster has words of its own, or nothing to say at all.
+UNCOMPARABLE_SQLSTATES = frozenset({"40001"})
+
+
+class Parameter(NamedTuple):
+    """A bound value in one of the protocol's two formats; ``oid`` 0 leaves the type to the server."""
+
+    value: bytes | None
+    oid: int = 0
+    binary: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One statement of a script.
+
+    ``parameters`` None: the simple query protocol. ``name``: through a named prepared statement. ``ordered``: the
+    order of the rows is part of the answer. ``ambiguous``: several rows may raise errors, and PostgreSQL's physical
+    order says which comes first; only the class of the SQLSTATE is compared.
+    """
+
+    sql: str
+    parameters: tuple[Parameter, ...] | None = None
+    binary_results: bool = False
+    name: str | None = None
+    ordered: bool = False
+    ambiguous: bool = False
+
+
+@dataclass
+class Answer:
+    """What a client sees of a statement."""
+
+    tag: str = ""
+    columns: tuple[tuple[str, int], ...] = ()
+    rows: list[tuple[bytes | None, ...]] = field(default_factory=list)
+    error: tuple[str, str, str] | None = None  #: SQLSTATE, message, detail
+
+    def comparable(self, step: Step) -> tuple[Any, ...]:
+        """Equal for equal answers."""
+        if self.error is not None:
+            return ("error", self.error[0][:2]) if step.ambiguous else ("error", *self.error)
+        rows: Any = self.rows if step.ordered else Counter(self.rows)
+        return self.tag, self.columns, rows
+
+
+class Client:
+    """A connection on the wire protocol's level, so that answers are compared byte by byte."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self._prepared: dict[str, str] = {}
+
+    def run(self, step: Step) -> Answer:
+        """Run one statement."""
+        return _answer(self._send(step))
+
+    def forget_prepared(self) -> None:
+        """Drop named statements: the next schema uses the names again."""
+        for name in self._prepared:
+            self.connection.pgconn.close_prepared(name.encode())
+        self._prepared.clear()
+
+    def _send(self, step: Step) -> pq.abc.PGresult:
+        connection = self.connection.pgconn
+        sql = step.sql.encode()
+        if step.parameters is None:
+            return connection.exec_(sql)
+        values = [p.value for p in step.parameters]
+        types = [p.oid for p in step.parameters]
+        formats = [int(p.binary) for p in step.parameters]
+        if step.name is None:
+            return connection.exec_params(sql, values, types, formats, int(step.binary_results))
+        if step.name not in self._prepared:
+            prepared = connection.prepare(step.name.encode(), sql, types)
+            if prepared.status != pq.ExecStatus.COMMAND_OK:
+                return prepared
+            self._prepared[step.name] = step.sql
+        assert self._prepared[step.name] == step.sql, "one name, one statement"
+        return connection.exec_prepared(step.name.encode(), values, formats, int(step.binary_results))
+
+
+def _answer(result: pq.abc.PGresult) -> Answer:
+    status = result.status
+    if status == pq.ExecStatus.FATAL_ERROR:
+        wanted = (pq.DiagnosticField.SQLSTATE, pq.DiagnosticField.MESSAGE_PRIMARY, pq.DiagnosticField.MESSAGE_DETAIL)
+        state, message, detail = ((result.error_field(f) or b"").decode() for f in wanted)
+        return Answer(error=(state, message, detail))
+    assert status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY), status
+    columns = tuple(((result.fname(i) or b"").decode(), result.ftype(i)) for i in range(result.nfields))
+    rows = [tuple(result.get_value(r, c) for c in range(result.nfields)) for r in range(result.ntuples)]
+    return Answer((result.command_status or b"").decode(), columns, rows)
+
+
+@contextlib.contextmanager
+def plain_postgresql() -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a PostgreSQL 16 of our own, with the settings that the cluster has too."""
+    engine = EngineInstance(find_binaries(None))
+    asyncio.run(engine.start())
+    try:
+        with psycopg.connect(
+            host=str(engine.socket_directory), port=engine.port, user=engine.superuser, dbname="postgres",
+            autocommit=True,
+        ) as connection:  # fmt: skip
+            yield connection
+    finally:
+        asyncio.run(engine.stop())
+
+
+class Difference(AssertionError):
+    """The two servers answered differently. ``steps`` is the script up to there."""
+
+    def __init__(self, steps: list[Step], ours: Answer, theirs: Answer) -> None:
+        self.steps = steps
+        super().__init__(f"after {len(steps)} statements:\n  {steps[-1]!r}\n  ours:   {ours}\n  theirs: {theirs}")
+
+
+class TwoServers:
+    """The cluster and PostgreSQL side by side."""
+
+    def __init__(self, cluster: LocalCluster, reference: psycopg.Connection[Any]) -> None:
+        self._cluster = cluster
+        self._reference = Client(reference)
+        self._ours = Client(cluster.connect(autocommit=True))
+        self.statements: Counter[str] = Counter()  #: by command tag, or by SQLSTATE
+        self.rows = 0
+
+    def close(self) -> None:
+        self._ours.connection.close()
+
+    def define(self, sql: str) -> None:
+        """A DDL statement on both; a CREATE INDEX ASYNC is waited for."""
+        theirs = self._reference.run(Step(sql.replace(" INDEX ASYNC ", " INDEX ")))
+        ours = self._ours.run(Step(sql))
+        if ours.error is not None or theirs.error is not None:
+            raise AssertionError(f"{sql}\n  ours: {ours}\n  theirs: {theirs}")
+        if " INDEX ASYNC " in sql:
+            (job,) = ours.rows[0]
+            assert job is not None
+            waited = self._ours.run(Step(f"CALL sys.wait_for_job('{job.decode()}')"))
+            assert waited.error is None, waited
+
+    def run(self, steps: list[Step]) -> None:
+        """Run a script on both; raises Difference at the first answer that differs."""
+        for at, step in enumerate(steps):
+            theirs, ours = self._reference.run(step), self._ours.run(step)
+            self.statements[theirs.tag.split(" ")[0] if theirs.error is None else theirs.error[0]] += 1
+            self.rows += len(theirs.rows)
+            if ours.comparable(step) != theirs.comparable(step):
+                raise Difference(steps[: at + 1], ours, theirs)
+
+    def reset(self) -> None:
+        """End transactions on both, and forget prepared statements. A lost connection is made anew."""
+        if self._ours.connection.pgconn.status != pq.ConnStatus.OK:
+            self._ours = Client(self._cluster.connect(autocommit=True))
+        for client in (self._reference, self._ours):
+            client.run(Step("ROLLBACK"))
+            client.forget_prepared()
