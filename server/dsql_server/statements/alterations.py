@@ -104,7 +104,7 @@ def refuse_alter_table(node: Node, is_async: bool) -> Iterator[Refusal]:
         elif subtype == "AT_AddIdentity":
             yield from refuse_identity_cache(command["def"]["Constraint"].get("options", []))
         elif subtype == "AT_SetIdentity":
-            yield from refuse_changed_cache(command["def"]["List"].get("items", []), "ALTER TABLE ALTER COLUMN ... SET")
+            yield from refuse_changed_cache(command["def"]["List"].get("items", []))
 
 
 def _refuse_add_column(column: Node) -> Iterator[Refusal]:

@@ -44,7 +44,7 @@ _DDL: dict[str, _Refuse] = {
     "ViewStmt": tables.refuse_create_view,
     "CreateStatsStmt": _refuse_nothing,
     "AlterStatsStmt": objects.refuse_statistics_target,
-    "AlterSeqStmt": lambda node: tables.refuse_changed_cache(node.get("options", []), "ALTER SEQUENCE"),
+    "AlterSeqStmt": lambda node: tables.refuse_changed_cache(node.get("options", [])),
     "AlterDomainStmt": alterations.refuse_alter_domain,
     "DropStmt": objects.refuse_drop,
     "RenameStmt": objects.refuse_rename,

@@ -155,29 +155,36 @@ def _option(options: list[Node], name: str) -> str | None:
     return None
 
 
-def _is_supported_cache(size: str | None) -> bool:
-    """CACHE must be stated: 1, or a block large enough to be leased from the cluster."""
-    if size is None or not size.isdecimal():
-        return False
-    return int(size) == 1 or int(size) >= SEQUENCE_CACHE_MIN
+def _refuse_cache(options: list[Node], unstated: str | None) -> Iterator[Refusal]:
+    """CACHE must be stated: 1, or a block large enough to be leased from the cluster.
+
+    ``unstated``: what to say if it isn't stated; None where it needn't be.
+    """
+    size = _option(options, "cache")
+    if size is None:
+        if unstated is not None:
+            yield Refusal("0A000", f"{unstated} is not supported without an explicit cache size. {_CACHE_HINT}")
+    elif not size.isdecimal() or 1 < int(size) < SEQUENCE_CACHE_MIN or int(size) < 1:
+        yield Refusal("22023", f"CACHE ({size}) must be greater than or equal to {SEQUENCE_CACHE_MIN} or equal to 1")
 
 
 def refuse_identity_cache(options: list[Node]) -> Iterator[Refusal]:
-    if not _is_supported_cache(_option(options, "cache")):
-        yield Refusal("0A000", f"identity column is not supported without an explicit cache size. {_CACHE_HINT}")
+    return _refuse_cache(options, "identity column")
 
 
-def refuse_changed_cache(options: list[Node], command: str) -> Iterator[Refusal]:
+def refuse_changed_cache(options: list[Node]) -> Iterator[Refusal]:
     """For commands that may leave the cache size alone."""
-    size = _option(options, "cache")
-    if size is not None and not _is_supported_cache(size):
-        yield Refusal("0A000", f"{command} is not supported with this cache size. {_CACHE_HINT}")
+    return _refuse_cache(options, None)
 
 
 def refuse_create_sequence(node: Node) -> Iterator[Refusal]:
     yield from refuse_persistence(node["sequence"], "sequence", "CREATE SEQUENCE")
-    if not _is_supported_cache(_option(node.get("options", []), "cache")):
-        yield Refusal("0A000", f"CREATE SEQUENCE is not supported without an explicit cache size. {_CACHE_HINT}")
+    options = node.get("options", [])
+    for option in options:
+        element = option["DefElem"]
+        if element["defname"] == "as" and datatypes.base_name(element["arg"]["TypeName"]) != "int8":
+            yield Refusal("22023", "sequence type must be bigint")
+    yield from _refuse_cache(options, "CREATE SEQUENCE")
 
 
 def refuse_create_domain(node: Node) -> Iterator[Refusal]:
