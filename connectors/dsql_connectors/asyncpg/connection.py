@@ -91,7 +91,10 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
         return await self._dsql_replayed(super().fetchval, query, args, options)
 
     def transaction(self, **options: Any) -> Any:
-        """An asyncpg transaction block, never replayed. Inside a retried transaction it is refused."""
+        """An asyncpg transaction block, never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         if self._dsql_attempt_held:
             raise ERRORS.translate(
                 NestedTransactionError(

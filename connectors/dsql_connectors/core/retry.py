@@ -74,8 +74,8 @@ class RetryPolicy:
 
     attempts_max: int = 30  #: the first one included
     time_budget_s: float = 30.0  #: no attempt begins later than this after the first
-    delay_s_base: float = 0.01
-    delay_s_max: float = 1.0
+    delay_s_base: float = 0.01  #: the longest wait after the first attempt
+    delay_s_max: float = 1.0  #: the longest wait of all
     on_retry: Callable[[RetryEvent], object] | None = None  #: called before each wait; must not block
 
     def __post_init__(self) -> None:

@@ -195,12 +195,18 @@ class Connection(ReplayableConnection, psycopg.Connection[Row]):
         return attempts(OwnLease(self), self, loop, ERRORS)
 
     def commit(self) -> None:
-        """Commit, as in psycopg. Inside a retried transaction it is refused."""
+        """Commit, as in psycopg; never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("commit()")
         super().commit()
 
     def rollback(self) -> None:
-        """Roll back, as in psycopg. Inside a retried transaction it is refused."""
+        """Roll back, as in psycopg; never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("rollback()")
         super().rollback()
 
@@ -208,7 +214,10 @@ class Connection(ReplayableConnection, psycopg.Connection[Row]):
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
     ) -> Iterator[psycopg.Transaction]:
-        """A psycopg transaction block, never replayed. Inside a retried transaction it is refused."""
+        """A psycopg transaction block, never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("transaction()")
         with super().transaction(savepoint_name, force_rollback) as block:
             yield block
@@ -290,12 +299,18 @@ class AsyncConnection(ReplayableConnection, psycopg.AsyncConnection[Row]):
         return attempts_async(OwnLease(self), self, loop, ERRORS)
 
     async def commit(self) -> None:
-        """Commit, as in psycopg. Inside a retried transaction it is refused."""
+        """Commit, as in psycopg; never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("commit()")
         await super().commit()
 
     async def rollback(self) -> None:
-        """Roll back, as in psycopg. Inside a retried transaction it is refused."""
+        """Roll back, as in psycopg; never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("rollback()")
         await super().rollback()
 
@@ -303,7 +318,10 @@ class AsyncConnection(ReplayableConnection, psycopg.AsyncConnection[Row]):
     async def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
     ) -> AsyncIterator[psycopg.AsyncTransaction]:
-        """A psycopg transaction block, never replayed. Inside a retried transaction it is refused."""
+        """A psycopg transaction block, never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("transaction()")
         async with super().transaction(savepoint_name, force_rollback) as block:
             yield block

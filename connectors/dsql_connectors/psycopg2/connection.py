@@ -83,12 +83,18 @@ class ReplayableConnection:
         return super().cursor(name, factory, *args, **kwargs)  # type: ignore[misc]
 
     def commit(self) -> None:
-        """Commit, as in psycopg2. Inside a retried transaction it is refused."""
+        """Commit, as in psycopg2; never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("commit()")
         super().commit()  # type: ignore[misc]
 
     def rollback(self) -> None:
-        """Roll back, as in psycopg2. Inside a retried transaction it is refused."""
+        """Roll back, as in psycopg2; never replayed.
+
+        :raises NestedTransactionError: inside a retried transaction, which ends by itself.
+        """
         self._dsql_refuse_if_held("rollback()")
         super().rollback()  # type: ignore[misc]
 

@@ -24,6 +24,8 @@ FAST = dsql.RetryPolicy(delay_s_base=0.0, delay_s_max=0.0)
 def test_connect_sends_a_fresh_admin_token_over_direct_tls_under_the_endpoints_name(
     server: ScriptedServer, url: str
 ) -> None:
+    """https://github.com/bytebase/bytebase/issues/20653: without the endpoint's name in SNI nobody is let in;
+    https://github.com/aws-samples/aurora-dsql-samples/issues/150: direct TLS."""
     for _ in range(2):
         with dsql.connect(url) as connection:
             assert connection.execute("SELECT 1").fetchone() == ("1",)
@@ -281,6 +283,7 @@ def test_a_refused_token_says_what_it_was_for(server: ScriptedServer, url: str) 
 
 
 def test_an_unknown_authority_is_refused_by_default(server: ScriptedServer, url: str) -> None:
+    """https://github.com/aws-samples/aurora-dsql-samples/issues/113: a bare "certificate verify failed"."""
     with pytest.raises(errors.CertificateError, match="sslrootcert") as caught:
         dsql.connect(url.partition("&sslrootcert")[0])
     assert isinstance(caught.value, driver.OperationalError)
@@ -293,13 +296,17 @@ def test_a_closed_port_names_itself(server: ScriptedServer, url: str) -> None:
     assert isinstance(caught.value, driver.OperationalError)
 
 
-def test_importing_it_imports_no_pool_and_no_aws_sdk() -> None:
-    """https://github.com/aws-samples/aurora-dsql-samples/issues/1408: psycopg_pool was needed at import. And botocore
-    costs 70 ms."""
-    program = "import sys, dsql_connectors.psycopg; print(*{n.partition('.')[0] for n in sys.modules})"
+@pytest.mark.parametrize("name", ["psycopg", "psycopg2", "asyncpg"])
+def test_importing_one_imports_no_other_driver_no_pool_and_no_aws_sdk(name: str) -> None:
+    """https://github.com/aws-samples/aurora-dsql-samples/issues/1408: psycopg_pool was needed at import.
+
+    https://github.com/awslabs/aurora-dsql-orms/pull/311: asyncpg needed psycopg as well. And botocore costs 70 ms.
+    """
+    program = f"import sys, dsql_connectors.{name}; print(*{{n.partition('.')[0] for n in sys.modules}})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert "psycopg" in loaded
-    assert not {"botocore", "boto3", "psycopg_pool", "psycopg2", "asyncpg", "dsql_server"} & set(loaded)
+    assert name in loaded
+    others = {"psycopg", "psycopg2", "asyncpg"} - {name}
+    assert not ({"botocore", "boto3", "psycopg_pool", "dsql_server"} | others) & set(loaded)
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,7 @@ def test_one_source_serves_all_threads_and_is_found_once(monkeypatch: pytest.Mon
 
 
 def test_rotated_keys_are_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://github.com/awslabs/aurora-dsql-connectors/pull/155: tokens were cached, and then nothing was."""
     generate_token(REQUEST)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ROTATED")
     assert "Credential=ROTATED%2F" in generate_token(REQUEST)
