@@ -50,7 +50,8 @@ BOOTSTRAP_SQL = (
     "AS $$SELECT 'PostgreSQL 16'::text$$",
     "CREATE OR REPLACE FUNCTION pg_catalog.current_database() RETURNS name LANGUAGE sql STABLE PARALLEL SAFE "
     "AS $$SELECT 'postgres'::name$$",
-    # Not STRICT: only so does the planner fold them into the query.
+    # Functions of PostgreSQL that have another body here. PostgreSQL runs its own code whatever the body says, unless
+    # its planner puts the body in the call's place; so they aren't STRICT, and use an argument once if they can.
     "CREATE FUNCTION pg_catalog.engine_setting(text, boolean) RETURNS text LANGUAGE internal STABLE PARALLEL SAFE "
     "STRICT AS 'show_config_by_name_missing_ok'",
     "CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
@@ -59,6 +60,23 @@ BOOTSTRAP_SQL = (
     f"PARALLEL SAFE AS $${'SELECT ' + _answered('$1', 'pg_catalog.engine_setting($1, $2)')}$$",
     f"CREATE OR REPLACE VIEW pg_catalog.pg_settings AS SELECT name, {_answered('name', 'setting')} AS setting, "
     f"{_SETTINGS_COLUMNS} FROM pg_catalog.pg_show_all_settings() a",
+    # Whoever calls setval leaves a note, for the machinery to make the new value global.
+    "CREATE FUNCTION pg_catalog.engine_setval(regclass, bigint, boolean) RETURNS bigint LANGUAGE internal VOLATILE "
+    "STRICT AS 'setval3_oid'",
+    "CREATE FUNCTION pg_catalog.engine_note(regclass) RETURNS regclass LANGUAGE sql VOLATILE "
+    "AS $$SELECT CASE WHEN pg_catalog.set_config('dsqlkit.setval', pg_catalog.concat_ws(',', "
+    "NULLIF(pg_catalog.engine_setting('dsqlkit.setval', true), ''), $1::pg_catalog.oid::text), false) IS NOT NULL "
+    "THEN $1 END$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.setval(regclass, bigint, boolean) RETURNS bigint LANGUAGE sql VOLATILE "
+    "AS $$SELECT pg_catalog.engine_setval(pg_catalog.engine_note($1), $2, $3)$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.setval(regclass, bigint) RETURNS bigint LANGUAGE sql VOLATILE "
+    "AS $$SELECT pg_catalog.engine_setval(pg_catalog.engine_note($1), $2, true)$$",
+    # Loads rows that violate a constraint which is not valid yet: without any, its table checks nothing.
+    "CREATE FUNCTION pg_catalog.engine_checks(regclass, boolean) RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER "
+    "AS $$UPDATE pg_catalog.pg_class SET relchecks = CASE WHEN $2 THEN (SELECT pg_catalog.count(*) "
+    "FROM pg_catalog.pg_constraint WHERE conrelid = $1 AND contype = 'c') ELSE 0 END WHERE oid = $1$$",
+    "REVOKE EXECUTE ON FUNCTION pg_catalog.engine_checks(regclass, boolean) FROM PUBLIC",
+    "GRANT EXECUTE ON FUNCTION pg_catalog.engine_checks(regclass, boolean) TO dsql_loader",
     "CREATE SCHEMA sys",
     "GRANT USAGE ON SCHEMA sys TO PUBLIC",
     "CREATE TABLE sys.jobs (job_id text PRIMARY KEY, status text, details text, job_type text, class_id oid, "

@@ -1,13 +1,20 @@
-"""A catalog change: the statement to replay in other engines, and what it did to the stored tables."""
+"""A catalog change: the statement to replay in other engines, and what it did to stored tables and sequences."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 
-from dsql_server.catalog.introspection import build_tables, oid_map, read_document
-from dsql_server.catalog.state import CATALOG_LOG_RELATION_ID, CatalogState, Table, table_from_plain, table_to_plain
+from dsql_server.catalog.introspection import Listing, build_sequences, build_tables, oid_map, read_document
+from dsql_server.catalog.state import (
+    CATALOG_LOG_RELATION_ID,
+    CatalogState,
+    Sequence,
+    Table,
+    table_from_plain,
+    table_to_plain,
+)
 from dsql_server.encoding.keys import prefix
 
 
@@ -15,8 +22,8 @@ from dsql_server.encoding.keys import prefix
 class CatalogChange:
     """One committed DDL transaction.
 
-    ``sql`` is replayed as ``role`` under ``search_path`` in every other engine database. ``superuser`` statements are
-    the machinery's own (an index turning valid). ``shared`` ones change what all databases of an engine share
+    ``sql`` is replayed as ``role`` under ``search_path`` in every other engine database, then ``engine_sql``, the
+    machinery's own part, as the engine's superuser. ``shared`` changes concern what all databases of an engine share
     (roles) and are replayed once an engine.
     """
 
@@ -25,10 +32,11 @@ class CatalogChange:
     role: str
     search_path: str
     upserts: tuple[Table, ...] = ()
-    drops: tuple[int, ...] = ()
+    drops: tuple[int, ...] = ()  #: relation ids of tables and sequences
     next_relation_id: int = 0
-    superuser: bool = False
+    engine_sql: str = ""
     shared: bool = False
+    sequences: tuple[Sequence, ...] = ()  #: new and changed ones
 
     def to_bytes(self) -> bytes:
         plain = asdict(self)
@@ -40,6 +48,7 @@ class CatalogChange:
         plain = json.loads(data)
         plain["upserts"] = tuple(table_from_plain(t) for t in plain["upserts"])
         plain["drops"] = tuple(plain["drops"])
+        plain["sequences"] = tuple(Sequence(**s) for s in plain["sequences"])
         return cls(**plain)
 
     @property
@@ -48,30 +57,35 @@ class CatalogChange:
         return prefix(CATALOG_LOG_RELATION_ID) + self.version.to_bytes(8, "big")
 
 
-def difference(before: CatalogState, tables: list[Table]) -> tuple[tuple[Table, ...], tuple[int, ...]]:
-    """What changed between ``before`` and the tables now: changed or new ones, and relation ids that are gone."""
-    upserts = tuple(t for t in tables if before.tables.get(t.relation_id) != t)
-    now = {t.relation_id for t in tables}
-    return upserts, tuple(sorted(k for k in before.tables if k not in now))
+@dataclass(frozen=True)
+class Difference:
+    """What a definition changed, as read from the engine that ran it."""
+
+    before: Listing
+    after: Listing
+    tables: str  #: answer of :func:`~dsql_server.catalog.introspection.tables_sql` for the changed tables
+    sequences: str  #: answer of :func:`~dsql_server.catalog.introspection.sequences_sql` for the changed sequences
 
 
 def describe_change(
-    state: CatalogState,
-    document_before: str,
-    document_after: str,
-    *,
-    sql: str,
-    role: str,
-    search_path: str,
-    shared: bool = False,
-    superuser: bool = False,
+    state: CatalogState, difference: Difference, *, sql: str, role: str, search_path: str, shared: bool = False
 ) -> CatalogChange:
-    """The change between two introspections of the engine that ran ``sql``, on top of ``state``."""
-    ids = oid_map(read_document(document_before), state)
-    tables, next_id = build_tables(read_document(document_after), ids, state.next_relation_id)
-    upserts, drops = difference(state, tables)
+    """The change that ``sql`` made, on top of ``state``."""
+    before, after = difference.before, difference.after
+    ids = oid_map(before, state)
+    tables, next_id = build_tables(read_document(difference.tables), ids, state.next_relation_id)
+    sequences, next_id = build_sequences(read_document(difference.sequences), ids, next_id)
+    gone = (before.tables.keys() - after.tables.keys()) | (before.sequences.keys() - after.sequences.keys())
     return CatalogChange(
-        state.version + 1, sql, role, search_path, upserts, drops, next_id, superuser=superuser, shared=shared
+        state.version + 1,
+        sql,
+        role,
+        search_path,
+        tuple(t for t in tables if state.tables.get(t.relation_id) != t),
+        tuple(sorted(ids[oid] for oid in gone if oid in ids)),
+        next_id,
+        shared=shared,
+        sequences=tuple(s for s in sequences if state.sequences.get(s.relation_id) != s),
     )
 
 
@@ -90,9 +104,8 @@ class Catalog:
     def append(self, change: CatalogChange) -> None:
         """Take over a committed change. Changes arrive in version order, each exactly once."""
         assert change.version == self.state.version + 1, (change.version, self.state.version)
-        self.state = self.state.apply(
-            change.version, list(change.upserts), list(change.drops), change.next_relation_id
-        )
+        upserts: Collection[Table | Sequence] = (*change.upserts, *change.sequences)
+        self.state = self.state.apply(change.version, upserts, change.drops, change.next_relation_id)
         self.changes.append(change)
         for listener in self._listeners:
             listener(change)

@@ -6,7 +6,8 @@ from engine to engine, so they never leave one.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,7 @@ FIRST_SYSTEM_INDEX_ID = 100
 CATALOG_LOG_RELATION_ID = 1
 COUNTER_RELATION_ID = 2
 JOBS_RELATION_ID = 3
+JOB_PARAMETERS_RELATION_ID = 4
 
 UUID_OID = 2950
 
@@ -83,6 +85,31 @@ class ForeignKey:
 
 
 @dataclass(frozen=True)
+class Sequence:
+    """A sequence. Its values come from a counter behind the commit path, whatever an engine's own says."""
+
+    relation_id: int
+    schema: str
+    name: str
+    start: int
+    increment: int
+    minimum: int
+    maximum: int
+    cache: int  #: values that a session takes at a time
+    cycle: bool
+    table_id: int | None = None  #: relation id of the table whose column owns it
+
+    @property
+    def counting(self) -> tuple[int, int, int, int, bool]:
+        """What decides which value follows which."""
+        return self.start, self.increment, self.minimum, self.maximum, self.cycle
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
+
+
+@dataclass(frozen=True)
 class Table:
     """A stored table."""
 
@@ -93,6 +120,7 @@ class Table:
     primary_key: Index | None = None
     indexes: tuple[Index, ...] = ()  #: without the primary key's
     foreign_keys: tuple[ForeignKey, ...] = ()
+    unvalidated_checks: tuple[str, ...] = ()  #: CHECK constraints that stored rows may violate
 
     @cached_property
     def qualified_name(self) -> str:
@@ -189,15 +217,20 @@ class Table:
 
 @dataclass(frozen=True)
 class CatalogState:
-    """All stored tables at one catalog version. Immutable: :meth:`apply` gives the next one."""
+    """All stored tables and sequences at one catalog version. Immutable: :meth:`apply` gives the next one."""
 
     version: int = 0
     tables: dict[int, Table] = field(default_factory=dict)
     next_relation_id: int = FIRST_USER_RELATION_ID
+    sequences: dict[int, Sequence] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[tuple[str, str], Table]:
         return {(t.schema, t.name): t for t in self.tables.values()}
+
+    @cached_property
+    def sequence_by_name(self) -> dict[tuple[str, str], Sequence]:
+        return {(s.schema, s.name): s for s in self.sequences.values()}
 
     @cached_property
     def referencing(self) -> dict[int, list[tuple[Table, ForeignKey]]]:
@@ -214,15 +247,18 @@ class CatalogState:
         return any(key.deferrable for table in self.tables.values() for key in table.foreign_keys)
 
     def apply(
-        self, version: int, upserts: list[Table], drops: list[int], next_relation_id: int | None = None
+        self, version: int, upserts: Collection[Table | Sequence], drops: Collection[int], next_relation_id: int
     ) -> CatalogState:
-        """The state after one change."""
-        tables = {k: v for k, v in self.tables.items() if k not in set(drops)}
-        for table in upserts:
-            tables[table.relation_id] = table
-        return replace(
-            CatalogState(version, tables, next_relation_id or self.next_relation_id),
-        )
+        """The state after one change. ``drops`` are relation ids."""
+        gone = frozenset(drops)
+        tables = {k: v for k, v in self.tables.items() if k not in gone}
+        sequences = {k: v for k, v in self.sequences.items() if k not in gone}
+        for relation in upserts:
+            if isinstance(relation, Table):
+                tables[relation.relation_id] = relation
+            else:
+                sequences[relation.relation_id] = relation
+        return CatalogState(version, tables, next_relation_id or self.next_relation_id, sequences)
 
 
 def table_to_plain(table: Table) -> dict[str, Any]:
@@ -243,6 +279,7 @@ def table_from_plain(plain: dict[str, Any]) -> Table:
             ForeignKey(**{**k, "columns": tuple(k["columns"]), "referenced_columns": tuple(k["referenced_columns"])})
             for k in plain["foreign_keys"]
         ),
+        unvalidated_checks=tuple(plain.get("unvalidated_checks", ())),
     )
 
 

@@ -9,7 +9,7 @@ import urllib.parse
 from pathlib import Path
 
 from dsql_server.catalog.changes import Catalog, CatalogChange
-from dsql_server.catalog.introspection import INTROSPECTION_SQL, build_tables, read_document
+from dsql_server.catalog.introspection import ALL_TABLES_SQL, build_tables, read_document
 from dsql_server.catalog.state import (
     CATALOG_LOG_RELATION_ID,
     FIRST_SYSTEM_INDEX_ID,
@@ -82,7 +82,7 @@ class EmbeddedCluster:
         self._undo.push_async_callback(keeper.close)
         garbage = GarbageCollection(storage, path.begin)
         self._undo.callback(garbage.close)
-        jobs = JobManager(path, catalog)
+        jobs = JobManager(path, catalog, pool)
         self._undo.push_async_callback(jobs.close)
         port = await self._listen(Services(pool, planner, catalog, path, jobs), files)
         jobs.resume_unfinished()
@@ -198,7 +198,7 @@ async def _system_state(socket_path: str) -> CatalogState:
     """The stored tables that every database has from the start."""
     connection = await connect_engine(socket_path, ENGINE_ROLE, TEMPLATE_DATABASE)
     try:
-        answer = await connection.execute(INTROSPECTION_SQL)
+        answer = await connection.execute(ALL_TABLES_SQL)
         document = (p.data_row_fields(answer.rows[0][0])[0] or b"[]").decode()
     finally:
         connection.close()

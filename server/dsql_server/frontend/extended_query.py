@@ -203,8 +203,11 @@ class ExtendedQuery(SimpleQuery):
         writes = bool(plan.written) or locks
         injected = []
         skip = 0
+        if plan.sequences is not None:
+            await executor.sequences.prepare(plan.sequences)
+            skip = executor.opening(injected) + executor.sequencing(injected)
         if writes or plan.loads or self._block == BLOCK or (portal.prepared.sets and not self._alone):
-            skip = executor.opening(injected)
+            skip += executor.opening(injected)
         skip += executor.loading(plan, portal.bound, injected, keep_apart=writes or self._block == BLOCK)
         if writes:
             executor.note_statement(plan, LOCK_MODES[statement.locking])
@@ -305,7 +308,7 @@ class ExtendedQuery(SimpleQuery):
         executor, statement, plan = self.executor, prepared.statement, prepared.plan or _NO_PLAN
         assert executor is not None and statement is not None
         pending.parts.append(raw)
-        if final and statement.kind in PLANNED_KINDS and not prepared.sets:
+        if final and statement.kind in PLANNED_KINDS and not prepared.sets and plan.sequences is None:
             if not plan.written and statement.locking is None:
                 sent = pending.take()
                 answer = await executor.execute_read(sent.batch, sent.skip)

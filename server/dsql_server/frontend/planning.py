@@ -117,6 +117,8 @@ class Planning(Transactions):
                 self.plan_settings = settings
 
     def _check_allowed(self, statement: Statement, plan: LoadPlan) -> None:
+        if plan.sequences is not None and plan.sequences.taken and self._read_only:
+            raise SqlError("25006", "cannot execute nextval() in a read-only transaction")
         if plan.written or statement.is_dml:
             if self._read_only:
                 raise SqlError("25006", f"cannot execute {statement.tag.split()[0]} in a read-only transaction")
@@ -142,6 +144,13 @@ class Planning(Transactions):
 
     async def _after(self, statement: Statement, plan: LoadPlan, bound: Bound, answer: Answer, again: bytes) -> None:
         """What a completed statement leaves to do. ``again``: messages that repeat one that changes settings."""
+        if plan.sequences is not None:
+            assert self.executor is not None
+            try:
+                await self.executor.sequences.settle(plan.sequences)
+            except SqlError:
+                self._drop_completion()
+                raise
         if plan.written:
             assert self.executor is not None
             try:

@@ -60,8 +60,11 @@ class SimpleQuery(Steering):
         parts: list[bytes] = []
         skip = 0
         sets = changes_settings(statement)
+        if plan.sequences is not None:
+            await executor.sequences.prepare(plan.sequences)
+            skip = executor.opening(parts) + executor.sequencing(parts)
         if writes or plan.loads or self._block == BLOCK or (sets and not self._alone):
-            skip = executor.opening(parts)
+            skip += executor.opening(parts)
         skip += executor.loading(plan, bound, parts, keep_apart=writes or self._block == BLOCK)
         if writes:
             executor.note_statement(plan, LOCK_MODES[statement.locking])

@@ -9,7 +9,7 @@ from dsql_server.frontend.planning import Planning
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
-from dsql_server.processor.ddl import PendingDefinition, new_indexes, run_definition, with_invalid_indexes
+from dsql_server.processor.ddl import run_definition, touches_other_databases
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.executor import Executor
@@ -125,25 +125,12 @@ class Steering(Planning):
         self._out.append(p.command_complete(statement.tag))
 
     async def _run_definition(self, executor: Executor, statement: Statement) -> tuple[Answer, str | None]:
-        answer, pending = await run_definition(
-            executor, self.services.catalog, statement, self.plan_settings.search_path
-        )
+        if touches_other_databases(statement):
+            # Elsewhere nothing may depend on a role any more that goes or gets another name.
+            await self.services.pool.catch_up(executor.processor)
+        answer, pending = await run_definition(executor, statement, self.plan_settings.search_path)
         self._definition = pending
-        return answer, self._plan_builds(statement, pending)
-
-    def _plan_builds(self, statement: Statement, pending: PendingDefinition) -> str | None:
-        """Jobs for new indexes of tables that may hold rows; the id of the job, if the statement answers one."""
-        definition = statement.definition
-        if definition is None or definition.index is None or not definition.index.is_async:
-            return None
-        added = new_indexes(self.services.catalog, pending.change)
-        job_id = self.services.jobs.new_job_id()
-        if added:
-            pending.change = with_invalid_indexes(pending.change, {i.relation_id for _, i in added})
-            for table, index in added:
-                pending.builds.append((job_id, table.relation_id, index.relation_id))
-                pending.mutations.append(self.services.jobs.job_row(job_id, "submitted", index))
-        return job_id
+        return answer, self.services.jobs.plan(statement, pending)
 
     async def _call(self, statement: Statement, described: bool, values: Sequence[bytes | None]) -> None:
         completed = await self.services.jobs.wait_for_call(statement, values)

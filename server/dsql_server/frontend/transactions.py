@@ -113,7 +113,7 @@ class Transactions(ClientStream):
         if executor.workspace is None:
             catalog = self.services.catalog
             if executor.processor.version < catalog.version:
-                await executor.processor.replay(catalog.since(executor.processor.version))
+                await executor.processor.replay(catalog)
         return executor
 
     async def _commit(self) -> None:
@@ -127,7 +127,7 @@ class Transactions(ClientStream):
             if definition is not None:
                 executor.check_current()
                 await commit_definition(executor, self.services.catalog, definition)
-                self.services.jobs.start_builds(definition.builds)
+                self.services.jobs.start(definition.job_ids)
             else:
                 await executor.commit()
         except SqlError:

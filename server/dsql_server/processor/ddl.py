@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 
-from dsql_server.catalog.changes import Catalog, CatalogChange, describe_change
-from dsql_server.catalog.introspection import INTROSPECTION_SQL
-from dsql_server.catalog.state import Index, Table
+from dsql_server.catalog.changes import Catalog, CatalogChange, Difference, describe_change
+from dsql_server.catalog.introspection import LISTING_SQL, Listing, sequences_sql, tables_sql
+from dsql_server.catalog.state import CatalogState, Index, Sequence, Table
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation
 from dsql_server.processor.engine_connection import Answer
@@ -17,6 +16,8 @@ from dsql_server.statements import Statement
 
 #: Objects that all databases of an engine share.
 _SHARED_OBJECTS = frozenset({"ROLE", "USER", "GROUP"})
+#: Definitions that may change a sequence's state or parameters.
+_SEQUENCE_OBJECTS = frozenset({"SEQUENCE", "TABLE"})
 
 
 @dataclass
@@ -24,13 +25,25 @@ class PendingDefinition:
     """A DDL statement that ran in the engine's transaction and waits for COMMIT."""
 
     change: CatalogChange
+    dropped: tuple[Table, ...] = ()  #: tables that it drops
+    dropped_indexes: tuple[tuple[Table, Index], ...] = ()  #: of tables that stay
+    new_indexes: tuple[tuple[Table, Index], ...] = ()  #: on tables that were there before
+    claims: list[Claim] = field(default_factory=list)
     mutations: list[Mutation] = field(default_factory=list)
-    #: indexes that a job will build once the change is committed, with the job's id
-    builds: list[tuple[str, int, int]] = field(default_factory=list)
+    job_ids: list[str] = field(default_factory=list)  #: to be started once it is committed
+    #: the statement only asks for a job: nothing of what it did in the engine stays
+    changes_nothing: bool = False
+
+
+def touches_other_databases(statement: Statement) -> bool:
+    """Whether the statement changes something shared on which objects in every engine database may depend."""
+    definition = statement.definition
+    shared = definition is not None and definition.object_type in _SHARED_OBJECTS
+    return shared and statement.tag in ("DROP ROLE", "ALTER ROLE")
 
 
 async def run_definition(
-    executor: Executor, catalog: Catalog, statement: Statement, search_path: str
+    executor: Executor, statement: Statement, search_path: str
 ) -> tuple[Answer, PendingDefinition]:
     """Run the statement in the engine's transaction and describe what it did.
 
@@ -38,61 +51,108 @@ async def run_definition(
     """
     workspace = executor.workspace
     assert workspace is not None
+    definition = statement.definition
+    assert definition is not None, "every DDL statement defines something"
+    state = workspace.catalog
     parts: list[bytes] = []
     executor.opening(parts)
-    before = await _introspect(executor, b"".join(parts), search_path)
+    before = Listing.read(await _ask(executor, b"".join(parts), LISTING_SQL))
+    altered = _altered_sequences(state, statement)
+    if altered:
+        await executor.sequences.show_current(altered)
     answer = await executor.relay(p.query(statement.engine_sql), ready=True)
     if answer.error is not None:
         raise EngineRefusal(answer.error, offset=statement.offset)
-    after = await _introspect(executor, b"", search_path)
-    definition = statement.definition
-    shared = definition is not None and definition.object_type in _SHARED_OBJECTS
+    after = Listing.read(await _ask(executor, b"", LISTING_SQL))
+    difference = await _difference(executor, before, after, search_path)
     change = describe_change(
-        workspace.catalog,
-        before,
-        after,
+        state,
+        difference,
         sql=statement.engine_sql,
         role=executor.processor.role,
         search_path=search_path,
-        shared=shared,
+        shared=definition.object_type in _SHARED_OBJECTS,
     )
-    return answer, PendingDefinition(change)
+    pending = _pending(state, change)
+    if altered:
+        kept = [s for s in altered if s.relation_id not in change.drops]
+        claims, mutations = await executor.sequences.altered(kept, {s.relation_id: s for s in change.sequences})
+        pending.claims += claims
+        pending.mutations += mutations
+    return answer, pending
 
 
-async def _introspect(executor: Executor, opening: bytes, search_path: str) -> str:
-    """The stored tables now. Expressions are printed with every name qualified."""
+def _altered_sequences(state: CatalogState, statement: Statement) -> list[Sequence]:
+    """Sequences whose state or parameters the statement may change: itself, or those of its table's columns."""
+    definition = statement.definition
+    if definition is None or definition.object_type not in _SEQUENCE_OBJECTS or not statement.tag.startswith("ALTER"):
+        return []
+    names = {name for _, name in definition.names}
+    tables = {t.relation_id for t in state.tables.values() if t.name in names} if state.sequences else set()
+    return [s for s in state.sequences.values() if s.name in names or s.table_id in tables]
+
+
+async def _difference(executor: Executor, before: Listing, after: Listing, search_path: str) -> Difference:
+    """Read the objects that changed. Expressions are printed with every name qualified."""
+    tables, sequences = after.tables_changed_since(before), after.sequences_changed_since(before)
     restore = f"SET LOCAL search_path = {search_path}" if search_path else "SET LOCAL search_path TO DEFAULT"
-    batch = opening + p.query(f"SET LOCAL search_path = pg_catalog; {INTROSPECTION_SQL}; {restore}")
-    answer = await executor.collect(batch)
+    await _run(executor, "SET LOCAL search_path = pg_catalog")
+    table_document = await _ask(executor, b"", tables_sql(tables)) if tables else "[]"
+    sequence_document = await _ask(executor, b"", sequences_sql(sequences)) if sequences else "[]"
+    await _run(executor, restore)
+    return Difference(before, after, table_document, sequence_document)
+
+
+async def _ask(executor: Executor, opening: bytes, sql: str) -> str:
+    """The only value that a query of the machinery's own answers."""
+    answer = await executor.collect(opening + p.query(sql))
     if answer.error is not None:
         raise EngineRefusal(answer.error, hide_context=True)
     for rows in answer.rows:
         if rows:
-            return (p.data_row_fields(rows[0])[0] or b"[]").decode()
+            return (p.data_row_fields(rows[0])[0] or b"").decode()
     raise SqlError("XX000", "the catalog could not be read")
 
 
-def new_indexes(state_before: Catalog, change: CatalogChange) -> list[tuple[Table, Index]]:
-    """Indexes that the change added to tables that were there before it."""
-    found = []
+async def _run(executor: Executor, sql: str) -> None:
+    answer = await executor.collect(p.query(sql))
+    if answer.error is not None:
+        raise EngineRefusal(answer.error, hide_context=True)
+
+
+def _pending(state: CatalogState, change: CatalogChange) -> PendingDefinition:
+    """The change with what has to be done about stored rows and index entries."""
+    dropped = tuple(state.tables[i] for i in change.drops if i in state.tables)
+    new_indexes: list[tuple[Table, Index]] = []
+    dropped_indexes: list[tuple[Table, Index]] = []
     for table in change.upserts:
-        known = state_before.state.tables.get(table.relation_id)
+        known = state.tables.get(table.relation_id)
         if known is None:
             continue
-        ids = {i.relation_id for i in known.indexes}
-        found += [(table, i) for i in table.indexes if i.relation_id not in ids]
-    return found
+        before = {i.relation_id: i for i in known.indexes}
+        now = {i.relation_id for i in table.indexes}
+        new_indexes += [(table, i) for i in table.indexes if i.relation_id not in before]
+        dropped_indexes += [(table, i) for i in known.indexes if i.relation_id not in now]
+    return PendingDefinition(change, dropped, tuple(dropped_indexes), tuple(new_indexes))
 
 
-def with_invalid_indexes(change: CatalogChange, relation_ids: set[int]) -> CatalogChange:
-    """The change with these indexes marked as still to be built."""
+def with_invalid_indexes(change: CatalogChange, indexes: list[Index]) -> CatalogChange:
+    """The change with these new indexes still to be built: planners don't use them, writers keep them."""
+    ids = {i.relation_id for i in indexes}
     upserts = tuple(
-        replace(
-            table, indexes=tuple(replace(i, valid=False) if i.relation_id in relation_ids else i for i in table.indexes)
-        )
+        replace(table, indexes=tuple(replace(i, valid=False) if i.relation_id in ids else i for i in table.indexes))
         for table in change.upserts
     )
-    return replace(change, upserts=upserts)
+    return replace(change, upserts=upserts, engine_sql="; ".join(index_validity_sql(i, False) for i in indexes))
+
+
+def index_validity_sql(index: Index, valid: bool) -> str:
+    """What the engine's superuser runs to mark an index as valid or not."""
+    name = index.qualified_name.replace("'", "''")
+    return (
+        f"UPDATE pg_catalog.pg_index SET indisvalid = {'true' if valid else 'false'} "
+        f"WHERE indexrelid = '{name}'::pg_catalog.regclass"
+    )
 
 
 async def commit_definition(executor: Executor, catalog: Catalog, pending: PendingDefinition) -> None:
@@ -103,23 +163,39 @@ async def commit_definition(executor: Executor, catalog: Catalog, pending: Pendi
     workspace = executor.workspace
     assert workspace is not None
     change = pending.change
+    if pending.changes_nothing:
+        await executor.submit(
+            CommitRequest(
+                workspace.transaction_id,
+                workspace.t_start,
+                change.version - 1,
+                tuple(pending.claims),
+                tuple(pending.mutations),
+                None,
+            )
+        )
+        executor.rollback()
+        return
     data = change.to_bytes()
     request = CommitRequest(
         workspace.transaction_id,
         workspace.t_start,
         change.version - 1,
-        (Claim(change.log_key, LockMode.UPDATE),),
+        (Claim(change.log_key, LockMode.UPDATE), *pending.claims),
         (Mutation(change.log_key, data), *pending.mutations),
         data,
     )
     await executor.submit(request)
-    catalog.append(change)
-    executor.processor.version = change.version
+    if not change.shared:
+        catalog.append(change)
     executor.workspace = None
     executor.engine_open = False
-    executor.connection.discard(p.query("COMMIT"))
-
-
-def new_job_id_bytes() -> bytes:
-    """16 random bytes, the identity of a job."""
-    return os.urandom(16)
+    answer = await executor.collect(p.query("COMMIT"))
+    if change.shared:
+        # Whoever replays later changes finds the role there.
+        catalog.append(change)
+    if answer.error is not None:
+        return  # the engine is gone, and the processor with it; the change is durable all the same
+    executor.processor.version = change.version
+    if change.engine_sql:
+        await executor.processor.run_as_engine(change.engine_sql)

@@ -38,6 +38,7 @@ from dsql_server.processor.inserts import InsertKeys, key_of
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
+from dsql_server.processor.sequences import SequenceBlocks
 from dsql_server.processor.workspace import (
     TRANSACTION_AGE_MAX_S,
     DuplicateInSnapshot,
@@ -86,6 +87,7 @@ class Executor:
         self._sink = sink
         self.workspace: Workspace | None = None
         self.engine_open = False  #: BEGIN has been sent to the engine
+        self.sequences = SequenceBlocks(self, commit_path, catalog)
         self._own_names = itertools.count()
         switch = processor.role != ADMIN_ROLE
         self._role_on = self._statement(f"SET ROLE {LOADER_ROLE}") if switch else b""
@@ -120,6 +122,12 @@ class Executor:
             if not ready:
                 self.connection.discard(p.SYNC)
         return answer
+
+    async def collect_as_loader(self, batch: bytes) -> Answer:
+        """Run prepared statements of the machinery's own with the loader's rights, and wait for their rows."""
+        if self._role_on:
+            batch = self._role_on + batch + self._role_off
+        return await self.collect(batch + p.SYNC)
 
     async def collect(self, batch: bytes) -> Answer:
         """Send a batch of the machinery's own that ends with Sync or a Query, and wait for its rows."""
@@ -177,6 +185,11 @@ class Executor:
         if not count:
             return 0
         return self._guarded(data, count, parts, keep_apart)
+
+    def sequencing(self, parts: list[bytes]) -> int:
+        """Add what gives the engine's sequences the leased values; returns the completions that it adds."""
+        statements = self.sequences.install()
+        return self._guarded(b"".join(statements), len(statements), parts, keep_apart=False) if statements else 0
 
     def _guarded(self, data: bytes, count: int, parts: list[bytes], keep_apart: bool) -> int:
         if self._role_on:
@@ -447,6 +460,22 @@ class Executor:
         if isinstance(outcome, Conflict):
             raise schema_conflict() if outcome.kind == ConflictKind.SCHEMA else data_conflict()
         raise outcome_unknown() if isinstance(outcome, Unknown) else server_unavailable()
+
+    async def lease(self, key: bytes, count: int) -> int:
+        """Lease values of a counter; see :meth:`CommitPath.lease_sequence`."""
+        leased: list[int] = []
+        waiting = False
+
+        def on_lease(first: int) -> None:
+            leased.append(first)
+            if waiting:
+                self._resume(None)
+
+        self._path.lease_sequence(key, count, on_lease)
+        if not leased:
+            waiting = True
+            await WAIT
+        return leased[0]
 
     def rollback(self) -> None:
         """Drop the workspace. The engine's rollback runs behind the client's answer."""

@@ -14,6 +14,7 @@ from dsql_server.processor.access import NOT_EXACT, Access, Bound, Row
 from dsql_server.processor.foreign_keys import ForeignKeyLoads
 from dsql_server.processor.inserts import InsertKeys
 from dsql_server.processor.key_lookup import whole_table
+from dsql_server.processor.sequence_uses import SequenceUses, uses_of_copy
 from dsql_server.processor.unique_indexes import Neighbours
 
 
@@ -58,6 +59,8 @@ class LoadPlan:
     side_effects: list[Table] = field(default_factory=list)
     #: tables whose rows foreign key checks lock FOR KEY SHARE
     key_shared: list[Table] = field(default_factory=list)
+    #: None for nearly all statements: they neither take values from sequences nor set or read any
+    sequences: SequenceUses | None = None
     #: some check may wait until COMMIT
     may_defer_checks: bool = False
     #: values of the parameters that stand for the text's literals; such a text has no other parameters
@@ -84,7 +87,7 @@ class LoadPlan:
     def plain_read(self) -> bool:
         """Nothing but scans of tables that each occur once, so that no row can be loaded twice."""
         tables = [s.table.relation_id for s in self.scans]
-        return not self.whole and not self.written and len(set(tables)) == len(tables)
+        return self.sequences is None and not self.whole and not self.written and len(set(tables)) == len(tables)
 
     @cached_property
     def loads(self) -> bool:
@@ -125,6 +128,7 @@ class LoadPlan:
 def copy_plan(state: CatalogState, readable: Sequence[Table], written: Sequence[Table]) -> LoadPlan:
     """The plan of COPY: from tables, or into one. What is copied in isn't known before, so checks get whole tables."""
     plan = LoadPlan(state.version, whole=[t for t in readable if t not in written], written=list(written))
+    plan.sequences = uses_of_copy(state, written)
     for table in written:
         plan.verified.append(table)
         if any(index.unique and not index.plain for index in table.indexes):

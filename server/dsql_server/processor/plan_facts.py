@@ -36,9 +36,11 @@ class _Definition:
     functions: frozenset[str]  #: names of all functions it calls
     relations: frozenset[str]  #: names of all relations it reads
     renamed: frozenset[str]  #: aliases of relations that give their columns other names
+    uses_sequences: bool  #: it takes values from sequences or sets them, or may: it writes rows
 
 
-_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset())
+_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset(), True)
+_SEQUENCE_FUNCTIONS = frozenset({"nextval", "setval"})
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class PlanFacts:
     renamed: frozenset[str] = frozenset()
     #: functions that read tables, and views that call such; PostgreSQL may have run them before it prints a plan
     hidden_readers: frozenset[str] = frozenset()
+    #: functions that may take values from sequences or set them, and views that call such
+    sequence_users: frozenset[str] = frozenset()
 
 
 class FactReader:
@@ -97,6 +101,7 @@ def _read_definition(text: str) -> _Definition:
     functions: set[str] = set()
     relations: set[str] = set()
     renamed: set[str] = set()
+    writes = False
     for node in walk(tuple(s.stmt for s in statements)):
         if is_a(node, ast.FuncCall):
             functions.add(node.funcname[-1].sval)
@@ -104,20 +109,30 @@ def _read_definition(text: str) -> _Definition:
             relations.add(node.relname)
             if node.alias is not None and node.alias.colnames:
                 renamed.add(node.alias.aliasname)
-    return _Definition(frozenset(functions), frozenset(relations), frozenset(renamed))
+        writes = writes or is_a(node, ast.InsertStmt) or is_a(node, ast.UpdateStmt)
+    uses_sequences = writes or not functions.isdisjoint(_SEQUENCE_FUNCTIONS)
+    return _Definition(frozenset(functions), frozenset(relations), frozenset(renamed), uses_sequences)
 
 
 def _facts(views: dict[str, list[_Definition]], functions: dict[str, list[_Definition]]) -> PlanFacts:
-    readers = {name for name, found in functions.items() if any(d.relations for d in found)}
-    grown = -1
-    while grown != len(readers):
-        grown = len(readers)
-        for name, found in (*views.items(), *functions.items()):
-            if any(not d.functions.isdisjoint(readers) or not d.relations.isdisjoint(readers) for d in found):
-                readers.add(name)
+    definitions = [*views.items(), *functions.items()]
+    readers = _with_users(definitions, {name for name, found in functions.items() if any(d.relations for d in found)})
+    sequence_users = {name for name, found in functions.items() if any(d.uses_sequences for d in found)}
     return PlanFacts(
         frozenset(functions),
         frozenset(views),
         frozenset(alias for found in views.values() for d in found for alias in d.renamed),
         frozenset(readers),
+        frozenset(_with_users(definitions, sequence_users)),
     )
+
+
+def _with_users(definitions: list[tuple[str, list[_Definition]]], names: set[str]) -> set[str]:
+    """``names`` and every view and function that calls or reads one of them, however indirectly."""
+    grown = -1
+    while grown != len(names):
+        grown = len(names)
+        for name, found in definitions:
+            if any(not d.functions.isdisjoint(names) or not d.relations.isdisjoint(names) for d in found):
+                names.add(name)
+    return names

@@ -16,6 +16,7 @@ from dsql_server.processor.plan_facts import FactReader, PlanFacts
 from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import ProcessorPool, QueryProcessor
 from dsql_server.processor.roles import PLANNER_ROLE
+from dsql_server.processor.sequence_uses import SEQUENCE_FUNCTIONS, SEQUENCES_VIEW, sequence_uses
 from dsql_server.processor.targets import read_targets
 from dsql_server.statements import LiteralKind, Statement, lift_literals
 
@@ -96,7 +97,11 @@ class Planner:
 
     def may_read_tables(self, statement: Statement) -> bool:
         """Whether the statement can touch a stored table: it names a user's relation, or calls a user's function."""
+        if not statement.functions.isdisjoint(SEQUENCE_FUNCTIONS):
+            return True
         for schema, name in statement.relations:
+            if name == SEQUENCES_VIEW:
+                return True
             if schema not in ("pg_catalog", "information_schema") and not (schema is None and name.startswith("pg_")):
                 return True
         return bool(statement.functions) and (
@@ -148,7 +153,7 @@ class Planner:
         assert self._processor is not None and self._processor.connection is not None
         connection = self._processor.connection
         while self._processor.version < self._catalog.version:
-            await self._processor.replay(self._catalog.since(self._processor.version))
+            await self._processor.replay(self._catalog)
         state = self._catalog.state
         await self._prepare_settings(connection, settings)
         self.planned += 1
@@ -169,6 +174,8 @@ class Planner:
         targets = read_targets(sql)
         targets.renamed |= self._facts.renamed
         plan = PlanReader(document, state, parameter_oids, targets, self._facts.views).read()
+        if state.sequences:
+            plan.sequences = await sequence_uses(connection, state, sql, text, document, self._facts.sequence_users)
         readers = self._facts.hidden_readers
         if readers and (plan.written or any(name in text or name in sql for name in readers)):
             # Checks and defaults of written tables may call them, too.

@@ -32,12 +32,18 @@ GOODBYE_MAX_S = 5.0
 ABANDONED_STATEMENT_MAX_S = 1.0
 #: How long a lease waits for an engine that ended to be started again.
 ENGINE_WAIT_MAX_S = 10.0
+#: Changes that are sent to an engine at once.
+REPLAY_BATCH_CHANGES = 64
 #: Catalog changes after which the template is brought up to date, so that new databases need little replay.
 TEMPLATE_LAG_MAX_CHANGES = 16
+
+#: How long a replay waits for a lock: a transaction may be open when a whole engine has to catch up.
+REPLAY_LOCK_MAX_MS = 2000
 
 _CANNOT_CONNECT_NOW = "57P03"
 _REPLAY_SETTINGS = (
     "SET allow_system_table_mods = on; SET check_function_bodies = off; SET client_min_messages = error; "
+    f"SET lock_timeout = {REPLAY_LOCK_MAX_MS}"
 )
 
 
@@ -53,17 +59,32 @@ class QueryProcessor:
         self.role = ADMIN_ROLE
         #: Rows loaded into local tables since they were last vacuumed, by qualified table name.
         self.dead_rows: dict[str, int] = {}
+        self._replaying = asyncio.Lock()
 
     async def open(self, role: str, settings: dict[str, str]) -> None:
         """Connect as ``role``. Raises EngineError with the engine's refusal."""
         self.role = role
         self.connection = await connect_engine(self.socket_path, role, self.database, settings)
 
-    async def replay(self, changes: list[CatalogChange]) -> None:
-        """Bring the database's catalog forward. The session must not be in a transaction."""
-        if changes:
-            await replay_changes(self.socket_path, self.database, changes)
-            self.version = changes[-1].version
+    async def replay(self, catalog: Catalog) -> None:
+        """Bring the database's catalog forward to the current version. The session must not be in a transaction.
+
+        Raises EngineError if a change can't be replayed: the database is of no use then.
+        """
+        async with self._replaying:
+            changes = catalog.since(self.version)
+            if changes:
+                await replay_changes(self.socket_path, self.database, changes)
+                self.version = changes[-1].version
+
+    async def run_as_engine(self, sql: str) -> None:
+        """Run the machinery's own part of a change as the engine's superuser. Raises EngineError."""
+        connection = await connect_engine(self.socket_path, ENGINE_ROLE, self.database)
+        try:
+            await connection.execute(_REPLAY_SETTINGS)
+            await connection.execute(sql)
+        finally:
+            connection.close()
 
     def close(self) -> None:
         if self.connection is not None:
@@ -81,16 +102,21 @@ async def replay_changes(
     connection = await connect_engine(socket_path, ENGINE_ROLE, database)
     try:
         await connection.execute(_REPLAY_SETTINGS)
-        for change in pending:
-            role = ENGINE_ROLE if change.superuser else change.role
-            await connection.execute(
-                f"BEGIN; SET LOCAL search_path = {change.search_path or DEFAULT_SEARCH_PATH}; "
-                f"SET LOCAL ROLE {quote_identifier(role)}"
-            )
-            await connection.execute(change.sql)
-            await connection.execute("COMMIT")
+        for start in range(0, len(pending), REPLAY_BATCH_CHANGES):
+            # All of them are on their way before the first is answered.
+            batch = (connection.execute(_replay_sql(c)) for c in pending[start : start + REPLAY_BATCH_CHANGES])
+            await asyncio.gather(*batch)
     finally:
         connection.close()
+
+
+def _replay_sql(change: CatalogChange) -> str:
+    """One transaction. A line ends the author's statement, for it may end in a comment."""
+    return (
+        f"BEGIN; SET LOCAL search_path = {change.search_path or DEFAULT_SEARCH_PATH}; "
+        f"SET LOCAL ROLE {quote_identifier(change.role or ENGINE_ROLE)}; {change.sql}\n; "
+        f"RESET ROLE; {change.engine_sql}; COMMIT"
+    )
 
 
 DEFAULT_SEARCH_PATH = '"$user", public'
@@ -108,6 +134,7 @@ class ProcessorPool:
         self._catalog = catalog
         self._on_engine_lost = on_engine_lost
         self._spare: deque[QueryProcessor] = deque()
+        self._in_use: set[QueryProcessor] = set()  #: leased, or the machinery's own
         self._template_version = 0
         self._next_number = 0
         self._engine = 0  #: goes up with each engine that is lost
@@ -159,6 +186,7 @@ class ProcessorPool:
         """The engine is gone: let leases wait, for a while, until :meth:`admit`."""
         self._engine += 1
         self._spare.clear()
+        self._in_use.clear()
         self._template_version = 0
         if self._admitted is None:
             loop = asyncio.get_running_loop()
@@ -199,8 +227,8 @@ class ProcessorPool:
         self._schedule_refill()
         try:
             if processor.version < self._catalog.version:
-                await processor.replay(self._catalog.since(processor.version))
-            if role != ADMIN_ROLE:
+                await processor.replay(self._catalog)
+            if role not in (ADMIN_ROLE, ENGINE_ROLE):
                 # Reached by SET ROLE around loads only; nothing is inherited.
                 await self._admin_execute(
                     f"GRANT {LOADER_ROLE} TO {quote_identifier(role)} WITH INHERIT FALSE, SET TRUE"
@@ -215,7 +243,20 @@ class ProcessorPool:
             self._return(processor)
             raise
         self.leased += 1
+        self._in_use.add(processor)
         return processor
+
+    async def catch_up(self, but: QueryProcessor) -> None:
+        """Replay what other databases lack, as far as no transaction is in the way, in all ``but`` one."""
+        async with self._admin_lock:
+            changes = self._catalog.since(self._template_version)
+            await replay_changes(self.socket_path, TEMPLATE_DATABASE, changes)
+            if changes:
+                self._template_version = changes[-1].version
+        for processor in (*self._spare, *self._in_use):
+            if processor is not but:
+                with contextlib.suppress(EngineError, EngineGone, OSError):
+                    await processor.replay(self._catalog)
 
     async def may_log_in(self, role: str) -> bool:
         """Whether the role exists and has LOGIN. Raises EngineError or EngineGone."""
@@ -248,6 +289,7 @@ class ProcessorPool:
     def give_back(self, processor: QueryProcessor) -> None:
         """Take a processor back. Its connection closes; the database is cleaned and used again."""
         self.leased -= 1
+        self._in_use.discard(processor)
         connection, processor.connection = processor.connection, None
         assert connection is not None, "leased processors are connected"
         if self._closed:
@@ -333,7 +375,9 @@ class ProcessorPool:
 
         It gets the database that the engine starts with, a copy of the template as it was before any change.
         """
-        return QueryProcessor(START_DATABASE, 0, self.socket_path)
+        processor = QueryProcessor(START_DATABASE, 0, self.socket_path)
+        self._in_use.add(processor)
+        return processor
 
     # -- provisioning ----------------------------------------------------------------------------------------
 

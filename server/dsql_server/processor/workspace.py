@@ -186,14 +186,22 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
         count = 1
     if table.foreign_keys:
         # Loaded rows met their foreign keys when they were committed; the engine's check must not look for parents.
-        on, parse_on = connection.statement("SET LOCAL session_replication_role = replica")
-        off, parse_off = connection.statement("SET LOCAL session_replication_role = origin")
-        data = (
-            parse_on + p.bind_statement(on) + p.EXECUTE_UNNAMED + data
-            + parse_off + p.bind_statement(off) + p.EXECUTE_UNNAMED
-        )  # fmt: skip
-        count += 2
+        around = ("SET LOCAL session_replication_role = replica", "SET LOCAL session_replication_role = origin")
+        data, count = _between(connection, around, data), count + 2
+    if table.unvalidated_checks:
+        literal = table.qualified_name.replace("'", "''")
+        off, on = (f"SELECT pg_catalog.engine_checks('{literal}'::pg_catalog.regclass, {v})" for v in ("false", "true"))
+        data, count = _between(connection, (off, on), data), count + 2
     return data, count
+
+
+def _between(connection: EngineConnection, around: tuple[str, str], data: bytes) -> bytes:
+    """``data`` with one statement before and one behind it."""
+    (first, parse_first), (last, parse_last) = connection.statement(around[0]), connection.statement(around[1])
+    return (
+        parse_first + p.bind_statement(first) + p.EXECUTE_UNNAMED + data
+        + parse_last + p.bind_statement(last) + p.EXECUTE_UNNAMED
+    )  # fmt: skip
 
 
 def loadable_row(table: Table, value: bytes) -> bytes:

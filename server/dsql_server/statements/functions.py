@@ -71,8 +71,13 @@ _HIDDEN_SQL = """
     database_to_xml database_to_xmlschema database_to_xml_and_xmlschema ts_stat
 """
 
+#: The machinery's own, behind functions that a client may call.
+_MACHINERY = """
+    engine_checks engine_note engine_setval
+"""
+
 DENIED_FUNCTIONS = frozenset(
-    " ".join((_FILES, _LARGE_OBJECTS, _OTHER_SESSIONS, _REPLICATION_AND_LOG, _SERVER, _HIDDEN_SQL)).split()
+    " ".join((_FILES, _LARGE_OBJECTS, _OTHER_SESSIONS, _REPLICATION_AND_LOG, _SERVER, _HIDDEN_SQL, _MACHINERY)).split()
 )
 
 #: Take a text search configuration by name first. Aurora DSQL has none but "simple".
