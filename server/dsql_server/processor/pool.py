@@ -57,6 +57,7 @@ class QueryProcessor:
         self.engine = engine  #: which of the pool's engines it is of
         self.connection: EngineConnection | None = None
         self.role = ADMIN_ROLE
+        self.intact = True  #: False while changes are replayed, and for good if one fails
         #: Rows loaded into local tables since they were last vacuumed, by qualified table name.
         self.dead_rows: dict[str, int] = {}
         self._replaying = asyncio.Lock()
@@ -69,13 +70,15 @@ class QueryProcessor:
     async def replay(self, catalog: Catalog) -> None:
         """Bring the database's catalog forward to the current version. The session must not be in a transaction.
 
-        Raises EngineError if a change can't be replayed: the database is of no use then.
+        Raises EngineError or EngineGone; the database is of no use then.
         """
         async with self._replaying:
             changes = catalog.since(self.version)
             if changes:
+                self.intact = False
                 await replay_changes(self.socket_path, self.database, changes)
                 self.version = changes[-1].version
+                self.intact = True
 
     async def run_as_engine(self, sql: str) -> None:
         """Run the machinery's own part of a change as the engine's superuser. Raises EngineError."""
@@ -103,7 +106,7 @@ async def replay_changes(
     try:
         await connection.execute(_REPLAY_SETTINGS)
         for start in range(0, len(pending), REPLAY_BATCH_CHANGES):
-            # All of them are on their way before the first is answered.
+            # All are sent before the first is answered. After one that fails, the database is of no use anyway.
             batch = (connection.execute(_replay_sql(c)) for c in pending[start : start + REPLAY_BATCH_CHANGES])
             await asyncio.gather(*batch)
     finally:
@@ -340,6 +343,9 @@ class ProcessorPool:
     def _return(self, processor: QueryProcessor) -> None:
         if processor.engine != self._engine:
             return  # gone with its engine
+        if not processor.intact:
+            self._start(self._drop(processor))
+            return
         self._spare.append(processor)
         if len(self._spare) > SPARE_DATABASES_MAX and (self._trim is None or self._trim.done()):
             self._trim = asyncio.get_running_loop().create_task(self._trim_spares())
@@ -373,9 +379,14 @@ class ProcessorPool:
     async def provision_processor(self) -> QueryProcessor:
         """A processor outside the pool, for the machinery itself; ask once an engine.
 
-        It gets the database that the engine starts with, a copy of the template as it was before any change.
+        It gets the database that the engine starts with, a copy of the template as it was before any change, unless
+        a copy of today's is cheaper than to replay all changes.
         """
-        processor = QueryProcessor(START_DATABASE, 0, self.socket_path)
+        if self._template_version > TEMPLATE_LAG_MAX_CHANGES:
+            await self._provision(1)
+            processor = self._spare.pop()
+        else:
+            processor = QueryProcessor(START_DATABASE, 0, self.socket_path)
         self._in_use.add(processor)
         return processor
 
