@@ -33,6 +33,7 @@ from dsql_server.interfaces.messages import (
     Unknown,
 )
 from dsql_server.interfaces.shard_map import even_shard_map
+from dsql_server.journal.kernel_sync import KernelSync
 from dsql_server.simulation.memory_storage import MemoryRouter
 
 SMALL = CommitPathSettings(segment_bytes_max=64 * 1024)
@@ -318,7 +319,15 @@ def test_failed_disks_leave_outcomes_unknown_until_a_restart(tmp_path: Path, mon
             raise OSError(5, "Input/output error")
         real(descriptor)
 
+    real_kernel = KernelSync.fdatasync
+
+    def kernel_fdatasync(sync: KernelSync, descriptor: int, on_done: Callable[[int], None]) -> None:
+        if failing.is_set():
+            raise OSError(5, "Input/output error")
+        real_kernel(sync, descriptor, on_done)
+
     monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(KernelSync, "fdatasync", kernel_fdatasync)
 
     async def test() -> None:
         async with opened(tmp_path) as bench:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ from dsql_server.interfaces.messages import (
     Stream,
     Subscribe,
 )
+from dsql_server.journal.copy_writer import KernelCopyWriter
 from dsql_server.journal.journal import Journal
+from dsql_server.journal.kernel_sync import KernelSync
 from dsql_server.journal.local_copies import LocalCopies
 from dsql_server.journal.record import (
     NO_DIGEST,
@@ -401,7 +403,9 @@ class FailingDisk:
         self.failing: set[Path] = set()
         self.stalled: dict[Path, threading.Event] = {}
         self._real = os.fdatasync
+        self._real_kernel = KernelSync.fdatasync
         monkeypatch.setattr(os, "fdatasync", self.fdatasync)
+        monkeypatch.setattr(KernelSync, "fdatasync", lambda *arguments: self.kernel_fdatasync(*arguments))
 
     def fdatasync(self, descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent
@@ -411,10 +415,52 @@ class FailingDisk:
             self.stalled[path].wait(5)
         self._real(descriptor)
 
+    def kernel_fdatasync(self, sync: KernelSync, descriptor: int, on_done: Callable[[int], None]) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent in self.failing:
+            raise OSError(5, "Input/output error")
+        self._real_kernel(sync, descriptor, on_done)
+
+
+@pytest.fixture(params=["kernel", "threads"])
+def writers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to sync a copy: by the kernel, and by threads where the kernel can't."""
+    if request.param == "threads":
+        use_threads(monkeypatch)
+    return str(request.param)
+
+
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(sync: KernelSync, loop: asyncio.AbstractEventLoop) -> None:
+        raise OSError("not in this test")
+
+    monkeypatch.setattr(KernelSync, "__init__", refuse)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_copies_are_equal_however_they_are_synced(files: Files, writers: str, count: int) -> None:
+    files.write(range(10, 10 + count))
+    assert files.commits() == list(range(10, 10 + count))
+    assert_equal_copies(files)
+
+
+def test_a_sync_that_the_kernel_reports_as_failed_fails_the_copy(tmp_path: Path) -> None:
+    loop = asyncio.new_event_loop()
+    sync = KernelSync(loop)
+    progress: list[str] = []
+    writer = KernelCopyWriter(tmp_path, 0, lambda: progress.append(writer.failure), sync)
+    writer._syncing = 1  # as after put(); the kernel's verdict follows
+    writer._synced(5)
+    assert progress == [f"{tmp_path}: Input/output error"] and writer.durable == 0
+    writer.close()
+    sync.close()
+    loop.close()
+
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds a file's directory through /proc")
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_one_failing_disk_changes_nothing(files: Files, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+def test_one_failing_disk_changes_nothing(
+    files: Files, monkeypatch: pytest.MonkeyPatch, writers: str, failing: int
+) -> None:
     files.write(range(10, 12))
     disk = FailingDisk(monkeypatch)
     disk.failing = {files.directories[failing]}
@@ -431,6 +477,7 @@ def test_one_failing_disk_changes_nothing(files: Files, monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds a file's directory through /proc")
 def test_a_stalled_disk_is_overtaken_by_the_third(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_threads(monkeypatch)  # a stall of the kernel's own sync can't be staged here
     files.write(range(10, 12))
     disk = FailingDisk(monkeypatch)
     recovered = _recover_unharmed(files, monkeypatch, disk)
@@ -443,7 +490,7 @@ def test_a_stalled_disk_is_overtaken_by_the_third(files: Files, monkeypatch: pyt
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds a file's directory through /proc")
-def test_two_failing_disks_stop_the_journal(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_failing_disks_stop_the_journal(files: Files, monkeypatch: pytest.MonkeyPatch, writers: str) -> None:
     disk = FailingDisk(monkeypatch)
     recovered = _recover_unharmed(files, monkeypatch, disk)
     disk.failing = set(files.directories[1:])

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, Thread
 
-from dsql_server.journal.copy_writer import CopyWriter, Write
+from dsql_server.journal.copy_writer import CopyWriter, KernelCopyWriter, ThreadedCopyWriter, Write
+from dsql_server.journal.kernel_sync import KernelSync
 from dsql_server.journal.record import previous_digest_of
 from dsql_server.journal.recovery import RecoveredJournal, read_records
 from dsql_server.journal.segments import (
@@ -65,17 +66,25 @@ class LocalCopies:
         self._preparing: Thread | None = None
         self._stop = Event()
         self._writers: tuple[CopyWriter, ...] = ()
+        self._kernel: KernelSync | None = None
 
     # -- the interface of JournalCopies -------------------------------------------------------------------------------
 
     def open(self, on_durable: Callable[[int], None], on_failure: Callable[[str], None]) -> None:
         self._on_durable = on_durable
         self._on_failure = on_failure
-        self._writers = tuple(CopyWriter(directory, self._sequence, self._progress) for directory in self.directories)
+        self._writers = self._make_writers()
         first, second = self._leaders
         self._put_first = self._writers[first].put
         self._put_second = self._writers[second].put
         self._prepare_next()
+
+    def _make_writers(self) -> tuple[CopyWriter, ...]:
+        try:
+            kernel = self._kernel = KernelSync(self._loop)
+        except OSError:
+            return tuple(ThreadedCopyWriter(d, self._sequence, self._progress) for d in self.directories)
+        return tuple(KernelCopyWriter(d, self._sequence, self._on_progress, kernel) for d in self.directories)
 
     def write(self, sequence: int, record: bytes) -> None:
         size = padded(len(record))
@@ -121,6 +130,8 @@ class LocalCopies:
         self._follow()
         for writer in self._writers:
             writer.close()
+        if self._kernel is not None:
+            self._kernel.close()
         self._stop.set()
         if self._preparing is not None:
             self._preparing.join()
