@@ -5,14 +5,24 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from dsql_connectors.core.retry import RetryPolicy
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def transactional(*, retry: RetryPolicy | bool | None = None, idempotent: bool = False) -> Callable[[F], F]:
+class Replaying(Protocol):
+    """A connection or a pool."""
+
+    @property
+    def run_transaction(self) -> Callable[..., Any]: ...
+
+
+def transactional(
+    *, retry: RetryPolicy | bool | None = None, idempotent: bool = False
+) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[Concatenate[Replaying, P], R]]:
     """Make every call of a function one replayed transaction. Its first argument is a connection in the function, and a
     connection or a pool where it is called::
 
@@ -29,23 +39,24 @@ def transactional(*, retry: RetryPolicy | bool | None = None, idempotent: bool =
     :raises RetriesExhausted, CommitOutcomeUnknown, NestedTransactionError: as ``run_transaction``.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Replaying, P], R]:
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def call_async(source: Any, /, *args: Any, **kwargs: Any) -> Any:
+            async def call_async(source: Replaying, /, *args: P.args, **kwargs: P.kwargs) -> Any:
                 return await source.run_transaction(
                     lambda connection: function(connection, *args, **kwargs), retry=retry, idempotent=idempotent
                 )
 
-            return cast("F", call_async)
+            return cast("Callable[Concatenate[Replaying, P], R]", call_async)
 
         @functools.wraps(function)
-        def call(source: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return source.run_transaction(
+        def call(source: Replaying, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            result: R = source.run_transaction(
                 lambda connection: function(connection, *args, **kwargs), retry=retry, idempotent=idempotent
             )
+            return result
 
-        return cast("F", call)
+        return call
 
     return decorate
