@@ -87,8 +87,12 @@ class ClientStream:
 
     def hang_up(self) -> None:
         """The client is gone, or has to go."""
-        self.closed = True
         self._write = _nowhere
+        self.wind_up()
+
+    def wind_up(self) -> None:
+        """End the session once what it is at is answered."""
+        self.closed = True
         if self._waiting:
             self._waiting = False
             self._driver.resume(None)

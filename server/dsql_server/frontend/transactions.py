@@ -109,7 +109,7 @@ class Transactions(ClientStream):
                 processor, self.services.commit_path, self.services.catalog, self._driver.resume, self._stream
             )
             # Without it, the session's prepared statements and settings are gone, so the session goes, too.
-            executor.connection.on_lost = self.hang_up
+            executor.connection.on_lost = self.wind_up
         if executor.workspace is None:
             catalog = self.services.catalog
             if executor.processor.version < catalog.version:
