@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ from dsql_server.interfaces.messages import (
 from dsql_server.journal.copy_writer import KernelCopyWriter
 from dsql_server.journal.journal import Journal
 from dsql_server.journal.kernel_sync import KernelSync
-from dsql_server.journal.local_copies import LocalCopies
+from dsql_server.journal.local_copies import FOLLOW_STALLS_MAX, LocalCopies
 from dsql_server.journal.record import (
     NO_DIGEST,
     JournalTail,
@@ -487,6 +488,28 @@ def test_a_stalled_disk_is_overtaken_by_the_third(files: Files, monkeypatch: pyt
     disk.stalled[files.directories[0]].set()
     copies.close()
     assert files.commits() == [10, 11, 12, 13]
+
+
+def test_the_third_copy_writes_many_records_as_one(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks: list[Any] = []
+
+    def call_later(delay_s: float, tick: Any) -> asyncio.TimerHandle:
+        ticks.append(tick)
+        return asyncio.TimerHandle(0, tick, (), files.loop)
+
+    recovered = files.recover()
+    copies, durable = _open(files, recovered, pytest.fail)
+    with monkeypatch.context() as patched:
+        threadsafe = files.loop.call_soon_threadsafe
+        patched.setattr(copies, "_loop", SimpleNamespace(call_later=call_later, call_soon_threadsafe=threadsafe))
+        _append(files, copies, durable, recovered, range(10, 13))
+        for _ in range(FOLLOW_STALLS_MAX):
+            assert copies.metrics()[2]["fdatasyncs"] == 0
+            ticks.pop()()
+        assert ticks == [], "nothing to do until the next record"
+    copies.close()
+    assert [copy["fdatasyncs"] for copy in copies.metrics()] == [3, 3, 1]
+    assert_equal_copies(files)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds a file's directory through /proc")

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,6 @@ __all__ = ["ConnectionInfo", "Server", "ServerSettings", "StartError", "run_serv
 
 #: New objects before a collection, and collections of one generation before one of the next.
 _COLLECTOR_THRESHOLDS = (20_000, 20, 50)
-#: How soon a waiting thread gets the interpreter from the event loop, in seconds: journal writers mustn't wait long.
-_THREAD_SWITCH_INTERVAL_S = 0.0002
 
 
 class Server:
@@ -110,7 +107,6 @@ def run_server(settings: ServerSettings, on_ready: Callable[[ConnectionInfo, Ser
     """Start, call ``on_ready``, serve until SIGINT or SIGTERM, stop cleanly. Raises StartError."""
     import uvloop
 
-    sys.setswitchinterval(_THREAD_SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings, on_ready))
 
 

@@ -23,8 +23,11 @@ from dsql_server.journal.segments import (
     segment_path,
 )
 
-#: The third copy gathers records for at most this long and writes them as one.
-FOLLOW_DELAY_S = 0.01
+#: Records that two copies don't have after this long are the third copy's to save: one of the two stalls.
+STALL_S = 0.01
+#: Otherwise the third copy gathers records for this many times as long and writes them as one: a sync costs the
+#: processor as much for one record as for all of them.
+FOLLOW_STALLS_MAX = 5
 #: How many bytes of records the third copy gathers at most before it writes them.
 FOLLOW_BYTES_MAX = 1024 * 1024
 
@@ -60,6 +63,7 @@ class LocalCopies:
         self._behind: deque[Write] = deque()  # for the follower
         self._behind_bytes = 0
         self._ticker: asyncio.TimerHandle | None = None
+        self._ticks = 0  # since the follower last wrote
         self._on_durable: Callable[[int], None] | None = None
         self._on_failure: Callable[[str], None] | None = None
         self._failed = False
@@ -101,7 +105,7 @@ class LocalCopies:
         self._behind.append(write)
         self._behind_bytes += len(data)
         if self._ticker is None:
-            self._ticker = self._loop.call_later(FOLLOW_DELAY_S, self._tick)
+            self._ticker = self._loop.call_later(STALL_S, self._tick)
         elif self._behind_bytes > FOLLOW_BYTES_MAX:
             self._follow()
 
@@ -177,8 +181,14 @@ class LocalCopies:
                 pass  # the copy's writer meets the same error, and reports it
 
     def _tick(self) -> None:
-        self._ticker = None
-        self._follow()
+        self._ticks += 1
+        behind = self._behind
+        if not behind or behind[0].sequence > self._durable or self._ticks >= FOLLOW_STALLS_MAX:
+            self._ticker = None
+            self._ticks = 0
+            self._follow()
+        else:
+            self._ticker = self._loop.call_later(STALL_S, self._tick)
 
     def _follow(self) -> None:
         """Hand what the third copy lacks to its writer, as few writes."""
