@@ -9,7 +9,7 @@ from typing import Any
 from pglast import ast
 
 from dsql_server.catalog.state import Index, Table
-from dsql_server.encoding.keys import NOT_NULL, prefix
+from dsql_server.encoding.keys import NOT_NULL, NULL_LAST, prefix
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Bound, Getter, Row, comparable, scalar_getter
@@ -58,13 +58,19 @@ class InsertKeys:
 
 
 def key_of(table: Table, index: Index, getters: Sequence[Getter], bound: Bound) -> bytes | None:
-    """The key of a row or of a unique entry; None where a part is NULL. Rows are stored under the table's own id."""
+    """The key of a row or of a unique entry; None where a NULL in it is like no other.
+
+    Rows are stored under the table's own id.
+    """
     key = prefix(table.relation_id if index.primary else index.relation_id)
     for getter in getters:
         value = getter(bound)
-        if value is None:
+        if value is not None:
+            key += NOT_NULL + value
+        elif index.nulls_not_distinct:
+            key += NULL_LAST
+        else:
             return None
-        key += NOT_NULL + value
     return key
 
 
@@ -134,16 +140,19 @@ class InsertedRows:
         operand = operand_of(output, self._not_parameters)
         return operand if isinstance(operand, Constant | Parameter) else None
 
-    def columns(self, numbers: Sequence[int]) -> list[list[Getter]] | None:
-        """Readers of these columns for each row that has neither NULL nor a random value in them; None: not known."""
+    def columns(self, numbers: Sequence[int], with_nulls: bool = False) -> list[list[Getter]] | None:
+        """Readers of these columns for each row that has nothing random in them; None: not known.
+
+        Rows with a NULL that stands in the text are left out, unless ``with_nulls``.
+        """
         if self.rows is None:
             return None
         found: list[list[Getter]] = []
         for row in range(self.rows):
             values = [self.value(row, number) for number in numbers]
-            if any(isinstance(v, Certain) for v in values):
+            if Certain.RANDOM in values or (Certain.NULL in values and not with_nulls):
                 continue
-            getters = [v for v in values if v is not None and not isinstance(v, Certain)]
+            getters = [_null if isinstance(v, Certain) else v for v in values if v is not None]
             if len(getters) < len(numbers):
                 return None
             found.append(getters)
@@ -166,11 +175,13 @@ class InsertedRows:
         for index in (self.table.primary_key, *self.table.indexes):
             if index is None or not index.unique:
                 continue
-            may_be_null = any(not self.table.columns[n - 1].not_null for n in index.columns if n)
-            is_known = index.plain and not (index.nulls_not_distinct and may_be_null)
-            found = self.columns(index.columns) if is_known else None
+            found = self.columns(index.columns, index.nulls_not_distinct) if index.plain else None
             if found is None:
                 result.complete = False
             else:
                 result.keys += [(index, getters) for getters in found]
         return result
+
+
+def _null(_bound: Bound) -> None:
+    """The reader of a NULL that stands in the text."""

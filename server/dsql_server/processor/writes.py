@@ -15,6 +15,7 @@ from dsql_server.catalog.state import CatalogState, ForeignKey, Index, Table
 from dsql_server.processor.access import Getter, comparable, scalar_getter
 from dsql_server.processor.foreign_keys import ForeignKeyLoads, KeyReader, bound_keys, scanned_keys
 from dsql_server.processor.inserts import InsertedRows
+from dsql_server.processor.key_lookup import KeyLookup
 from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.plan import LoadPlan, conflict_alias
 from dsql_server.processor.targets import Certain, Targets, written_value
@@ -82,7 +83,7 @@ class WriteReader:
         if plan.insert is not None and plan.insert.table.relation_id in self._whole:
             plan.insert = None  # all rows are in the engine, which then checks every key itself
         plan.verified = [t for t in self._verified.values() if t.relation_id not in self._whole]
-        plan.single_insert_only = plan.insert is not None and not plan.verified
+        plan.single_insert_only = plan.insert is not None and plan.insert.complete and not plan.verified
 
     # -- UPDATE ----------------------------------------------------------------------------------------------
 
@@ -117,7 +118,11 @@ class WriteReader:
             if index is None or not index.unique or changed.isdisjoint(table.deciding_columns(index)):
                 continue
             if index.plain:
-                self._verified[table.relation_id] = table
+                getters = None if index.nulls_not_distinct else self._assigned_values(table, index.columns, assignments)
+                if getters is None:
+                    self._verified[table.relation_id] = table
+                else:
+                    self._plan.neighbours.append(Neighbours(table, KeyLookup(table, index.columns), getters))
             elif not self._note_partial(table, index, changed, assignments, aliases):
                 self._whole[table.relation_id] = table
 
@@ -176,14 +181,11 @@ class WriteReader:
         for index in table.indexes:
             if index.unique and not index.plain and not self._insert_neighbours(table, index, rows):
                 self._whole[table.relation_id] = table
-        if not alone or (on_conflict and not keys.complete):
-            keys.complete = False
-        if not keys.complete:
-            if on_conflict:
-                self._whole[table.relation_id] = table
-            else:
-                self._verified[table.relation_id] = table
-        else:
+        if on_conflict and not (alone and keys.complete):
+            self._whole[table.relation_id] = table
+        elif not (alone and keys.complete):
+            self._verified[table.relation_id] = table
+        if alone:
             several = sum(i is not None and i.unique for i in (table.primary_key, *table.indexes)) > 1
             # With all of them there PostgreSQL itself finds the first error of several, in its own order.
             keys.preloaded = on_conflict or several or bool(table.foreign_keys)
