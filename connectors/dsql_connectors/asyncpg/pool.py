@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
@@ -14,6 +14,9 @@ from dsql_connectors.asyncpg.failures import ERRORS
 from dsql_connectors.core.pooling import MAX_LIFETIME_S, PoolLease, bounded_lifetime_s, lifetime_s
 from dsql_connectors.core.retry import RetryLoop, RetryPolicy, policy_of
 from dsql_connectors.core.transaction import AsyncAttempt, attempts_async, replay_steps, run_async
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -28,6 +31,16 @@ class Pool(asyncpg.Pool):  # type: ignore[misc]
         self._dsql_policy = policy_of(retry)
         self._dsql_max_lifetime_s = bounded_lifetime_s(max_lifetime)
         super().__init__(*args, connect=self._dsql_connect, retry=retry, **options)
+
+    # asyncpg says nothing about types, so these two say what the pool is once it is open.
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        opened: Generator[Any, None, Self] = super().__await__()
+        return opened
+
+    async def __aenter__(self) -> Self:
+        opened: Self = await super().__aenter__()
+        return opened
 
     async def run_transaction(
         self,
