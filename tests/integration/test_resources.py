@@ -110,6 +110,49 @@ def test_a_server_that_ends_leaves_nothing(temporary: Path, how: signal.Signals)
     assert shared_memory() <= orphaned_before
 
 
+@reads_proc
+def test_a_busy_server_stops_without_a_word(temporary: Path) -> None:
+    """Whatever sessions are at when the server stops: nothing of it ends up as a defect."""
+    command = [sys.executable, "-m", "dsql_server.cli", "start", "--ephemeral", "--json", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        cluster = LocalCluster()
+        for name, value in json.loads(process.stdout.readline()).items():
+            setattr(cluster, name, value)
+        with cluster.connect(autocommit=True) as connection:
+            connection.execute("CREATE TABLE t (id uuid DEFAULT gen_random_uuid() PRIMARY KEY, n int)")
+            connection.execute("INSERT INTO t (n) SELECT generate_series(1, 2000)")
+        ends: list[str | None] = []
+
+        def repeat(*statements: str) -> None:
+            with contextlib.closing(cluster.connect(autocommit=True)) as connection:
+                try:
+                    while True:
+                        for statement in statements:
+                            connection.execute(statement)
+                except psycopg.Error as error:
+                    ends.append(error.sqlstate)
+
+        work = [
+            ("INSERT INTO t (n) VALUES (1)",),
+            ("BEGIN", "INSERT INTO t (n) VALUES (2)", "SELECT count(*) FROM t WHERE n < 3", "COMMIT"),
+            ("SELECT sum(n) FROM t",),
+            ("SELECT count(*) FROM t a, t b WHERE sin(a.n) > cos(b.n)",),
+            ("CREATE INDEX ASYNC ON t (n)", "CREATE TABLE made (id int PRIMARY KEY)", "DROP TABLE made"),
+        ]
+        threads = [threading.Thread(target=repeat, args=statements) for statements in work for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0
+        for thread in threads:
+            thread.join()
+        assert process.stderr.read() == ""
+    assert len(ends) == len(threads) and set(ends) <= {"57P01", "40001", None}, ends
+    assert list(temporary.iterdir()) == []
+
+
 def resources() -> tuple[set[str], int]:
     """Open files (by what they are) and the number of threads of this process."""
     files = set()

@@ -80,6 +80,7 @@ class EmbeddedCluster:
         await planner.open()
         keeper.watch(pool, planner)
         self._undo.push_async_callback(keeper.close)
+        self._undo.push_async_callback(pool.drain)
         garbage = GarbageCollection(storage, path.begin)
         self._undo.callback(garbage.close)
         jobs = JobManager(path, catalog, pool)

@@ -29,7 +29,7 @@ from dsql_server.jobs.removal import remove
 from dsql_server.jobs.transactions import JobTransactions, Writes
 from dsql_server.jobs.validation import validate
 from dsql_server.processor.ddl import PendingDefinition, with_invalid_indexes
-from dsql_server.processor.errors import SqlError
+from dsql_server.processor.errors import SqlError, server_unavailable
 from dsql_server.processor.pool import ProcessorPool
 from dsql_server.statements import Statement
 
@@ -56,6 +56,7 @@ class JobManager:
         self._now = now
         self._transactions = JobTransactions(commit_path, catalog)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def _now_us(self) -> int:
         return int(self._now() * _US)
@@ -121,7 +122,9 @@ class JobManager:
     # -- running -------------------------------------------------------------------------------------------------
 
     def start(self, job_ids: Sequence[str]) -> None:
-        """Run committed jobs in the background."""
+        """Run committed jobs in the background. After :meth:`close` they wait for the next start."""
+        if self._closed:
+            return
         for job in self._unfinished():
             if job.job_id in job_ids:
                 self._start(job)
@@ -142,7 +145,8 @@ class JobManager:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Stop running jobs; they go on at the next start."""
+        """Stop running jobs; they go on at the next start. Nobody can wait for one any more."""
+        self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -186,6 +190,8 @@ class JobManager:
         """Wait until the job is finished; whether it completed. Raises SqlError if there is no such job."""
         loop = asyncio.get_running_loop()
         while True:
+            if self._closed:
+                raise server_unavailable()
             status = self.status(job_id)
             if status is None:
                 raise SqlError("22023", f"job {job_id} does not exist")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dsql_server.catalog.changes import Catalog
 from dsql_server.encoding import type_oids as oids
 from dsql_server.interfaces import protocol as p
-from dsql_server.processor.engine_connection import EngineConnection, EngineError
+from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.plan_facts import FactReader, PlanFacts
 from dsql_server.processor.plan_reader import PlanReader
@@ -150,8 +150,11 @@ class Planner:
         return template.with_literals(values)
 
     async def _plan(self, sql: str, oids: tuple[int, ...], settings: PlanSettings) -> LoadPlan | None:
-        assert self._processor is not None and self._processor.connection is not None
+        await self._pool.until_admitted()
+        assert self._processor is not None, "opened before it plans"
         connection = self._processor.connection
+        if connection is None:
+            raise EngineGone  # the server stops
         while self._processor.version < self._catalog.version:
             await self._processor.replay(self._catalog)
         state = self._catalog.state

@@ -30,6 +30,8 @@ TRIM_PAUSE_S = 0.5
 GOODBYE_MAX_S = 5.0
 #: How long a statement goes on after its client has closed the connection.
 ABANDONED_STATEMENT_MAX_S = 1.0
+#: How long sessions are waited for at a stop: to end by themselves, and once more to end without their engine.
+DRAIN_STEP_MAX_S = 1.0
 #: How long a lease waits for an engine that ended to be started again.
 ENGINE_WAIT_MAX_S = 10.0
 #: Changes that are sent to an engine at once.
@@ -89,10 +91,14 @@ class QueryProcessor:
         finally:
             connection.close()
 
-    def close(self) -> None:
+    def disconnect(self) -> None:
+        """End the connection under whoever uses it: what it waits for is answered with EngineGone."""
         if self.connection is not None:
             self.connection.close()
-            self.connection = None
+
+    def close(self) -> None:
+        self.disconnect()
+        self.connection = None
 
 
 async def replay_changes(
@@ -149,6 +155,7 @@ class ProcessorPool:
         self._admitted: asyncio.Future[None] | None = None  #: while suspended: what leases wait for
         self._patience: asyncio.TimerHandle | None = None
         self._closed = False
+        self._all_back = asyncio.Event()  #: no processor is leased; cleared by who waits
         self.leased = 0
         self.created = 0
 
@@ -163,6 +170,18 @@ class ProcessorPool:
         if admin.closed:
             raise EngineGone
         self._schedule_refill()
+
+    async def drain(self) -> None:
+        """Wait until the sessions have given their processors back, and cut off those that take long: nobody waits for
+        their statements any more. What is on its way to be committed is decided in any case."""
+        for _ in range(2):
+            if self.leased:
+                self._all_back.clear()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._all_back.wait(), DRAIN_STEP_MAX_S)
+            for processor in list(self._in_use):
+                if processor.role != PLANNER_ROLE:
+                    processor.disconnect()
 
     async def close(self) -> None:
         self._closed = True
@@ -245,6 +264,9 @@ class ProcessorPool:
                     return await self.lease(role, settings)
             self._return(processor)
             raise
+        except (EngineGone, OSError):
+            self._return(processor)
+            raise
         self.leased += 1
         self._in_use.add(processor)
         return processor
@@ -292,10 +314,13 @@ class ProcessorPool:
     def give_back(self, processor: QueryProcessor) -> None:
         """Take a processor back. Its connection closes; the database is cleaned and used again."""
         self.leased -= 1
+        if not self.leased:
+            self._all_back.set()
         self._in_use.discard(processor)
         connection, processor.connection = processor.connection, None
         assert connection is not None, "leased processors are connected"
         if self._closed:
+            connection.close()
             return
         if connection.closed:
             self._start(self._drop(processor))  # unless it is gone with its engine
