@@ -17,6 +17,8 @@ from dsql_server.interfaces import protocol as p
 
 #: The accept queue of the listening socket.
 LISTEN_BACKLOG = 512
+#: How long a client that is being closed may take to say goodbye to TLS, in seconds.
+GOODBYE_TIMEOUT_S = 3.0
 
 _TLS_HANDSHAKE = 0x16
 
@@ -122,7 +124,11 @@ class Listener:
             return
         connection = ClientConnection(self.services, self.verifier, self.hostnames, self.now, self.connections)
         await self._loop.connect_accepted_socket(
-            lambda: connection, client, ssl=self._tls, ssl_handshake_timeout=STARTUP_TIMEOUT_S
+            lambda: connection,
+            client,
+            ssl=self._tls,
+            ssl_handshake_timeout=STARTUP_TIMEOUT_S,
+            ssl_shutdown_timeout=GOODBYE_TIMEOUT_S,
         )
 
     async def close(self) -> None:

@@ -7,8 +7,6 @@ from dsql_server.statements import SqlSyntaxError, classify
 
 #: Names the cluster for clients that reach it by another host name; no parameter of the session.
 CLUSTER_ID_OPTION = "amzn-cluster-id"
-#: Parameters whose values the server need not look up before it reports them.
-_PLAIN = frozenset({"application_name", "client_encoding"})
 #: Every row passes through in UTF-8; SQL_ASCII asks for no conversion either.
 _ENCODINGS = frozenset({"UTF8", "UNICODE", "SQLASCII"})
 #: How PostgreSQL spells the names of parameters that it reports.
@@ -83,7 +81,11 @@ def check_settings(settings: dict[str, str]) -> dict[str, str]:
 
 def needs_lookup(settings: dict[str, str]) -> dict[str, str]:
     """Those settings whose values only an engine can judge and spell as PostgreSQL reports them."""
-    return {name: value for name, value in settings.items() if name not in _PLAIN}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name != "client_encoding" and not (name == "application_name" and value.isascii() and value.isprintable())
+    }
 
 
 def reported(settings: dict[str, str]) -> dict[str, str]:
