@@ -339,7 +339,7 @@ def test_journals_are_trimmed_under_load(tmp_path: Path) -> None:
 
 
 def test_versions_that_nobody_can_read_leave_storage(tmp_path: Path) -> None:
-    rounds, rows, kept_s = 5, 200, 0.2
+    rounds, rows, kept_s = 5, 200, 0.5
 
     async def run() -> tuple[int, list[bytes | None]]:
         storage = StorageRouter(tmp_path / "storage")
@@ -365,3 +365,43 @@ def test_versions_that_nobody_can_read_leave_storage(tmp_path: Path) -> None:
     dropped, values = asyncio.run(run())
     assert dropped == (rounds - 1) * rows
     assert set(values) == {b"%d" % (rounds - 1)}
+
+
+def test_a_clock_that_jumps_takes_no_snapshot_away() -> None:
+    """The machine slept, or its clock was set: transactions that are young keep what they read."""
+    kept_s, seconds = 0.4, 1.5
+    hour_ns = 3600 * 10**9
+    begun: list[tuple[float, int]] = []
+    horizons: list[int] = []
+    loop = asyncio.new_event_loop()
+    began = loop.time()
+
+    def now() -> int:
+        passed = loop.time() - began
+        return 1 + int(passed * 10**9) + (hour_ns if passed > seconds / 3 else 0)
+
+    class Storage:
+        def collect_garbage(self, older_than: int, budget: int) -> int:
+            young = [t for at, t in begun if loop.time() - at < kept_s]
+            assert all(t >= older_than for t in young)
+            horizons.append(older_than)
+            return 0
+
+    async def run() -> None:
+        garbage = GarbageCollection(Storage(), now, kept_s)  # type: ignore[arg-type]
+        garbage.start()
+        try:
+            while loop.time() - began < seconds:
+                begun.append((loop.time(), now()))
+                await asyncio.sleep(0.01)
+        finally:
+            garbage.close()
+
+    defects: list[object] = []
+    loop.set_exception_handler(lambda _, context: defects.append(context))
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()
+    assert defects == []
+    assert horizons and horizons[-1] > hour_ns, "after the jump the horizon follows"

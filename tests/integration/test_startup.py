@@ -154,6 +154,16 @@ def _used_data(path: Path) -> Path:
     return path
 
 
+def test_the_cache_may_lie_elsewhere(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSQLKIT_CACHE_DIR", str(open_directory / "cache"))
+    first_answer_s(LocalCluster())
+    assert len(list((open_directory / "cache" / "templates").iterdir())) == 1
+    (open_directory / "file").write_text("")
+    monkeypatch.setenv("DSQLKIT_CACHE_DIR", str(open_directory / "file" / "cache"))
+    with pytest.raises(ClusterError, match=r"file/cache can't be created .*DSQLKIT_CACHE_DIR"):
+        LocalCluster().start()
+
+
 def test_a_damaged_data_directory_is_one_sentence(tmp_path: Path) -> None:
     data = _used_data(tmp_path / "data")
     manifest = next((data / "storage" / "node-0").glob("MANIFEST-*"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
-from dsql_server.interfaces.environment import NANOSECONDS_PER_SECOND
 from dsql_server.interfaces.messages import TRANSACTION_AGE_MAX_S, Timestamp
 from dsql_server.storage.router import StorageRouter
 
@@ -14,16 +15,30 @@ KEPT_S = TRANSACTION_AGE_MAX_S + 30
 BEAT_S = 0.25
 #: Versions that each storage node looks at in one beat: about 1 ms of the event loop's time.
 VERSIONS_A_BEAT_MAX = 1000
+_MARKS = 32
+
+
+class _Mark(NamedTuple):
+    """Every transaction that begins later than at ``seconds`` on the loop's clock reads at ``t`` or above."""
+
+    seconds: float
+    t: Timestamp
 
 
 class GarbageCollection:
-    """Beats from ``start`` to ``close``, on the event loop."""
+    """Beats from ``start`` to ``close``, on the event loop.
+
+    A transaction's age is counted on the clock that nobody sets, its snapshot is of the one that may be set or jump
+    (after the machine slept). So the horizon is a timestamp that was taken long enough ago, not one computed.
+    """
 
     def __init__(self, storage: StorageRouter, now: Callable[[], Timestamp], kept_s: float = KEPT_S) -> None:
-        """``now`` is the time of the youngest possible snapshot, in nanoseconds."""
+        """``now`` is what a transaction that begins now would read at; it never goes back."""
         self._storage = storage
         self._now = now
-        self._kept_ns = int(kept_s * NANOSECONDS_PER_SECOND)
+        self._kept_s = kept_s
+        self._marks: deque[_Mark] = deque()
+        self._horizon: Timestamp = 0
         self._timer: asyncio.TimerHandle | None = None
         self.versions_dropped = 0
 
@@ -36,7 +51,14 @@ class GarbageCollection:
             self._timer.cancel()
 
     def _beat(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
-        horizon = self._now() - self._kept_ns
-        if horizon > 0:
-            self.versions_dropped += self._storage.collect_garbage(horizon, VERSIONS_A_BEAT_MAX)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(BEAT_S, self._beat)
+        seconds, marks = loop.time(), self._marks
+        if not marks or seconds - marks[-1].seconds >= self._kept_s / _MARKS:
+            marks.append(_Mark(seconds, self._now()))
+        while marks[0].seconds <= seconds - self._kept_s:
+            self._horizon = marks.popleft().t
+            if not marks:
+                break
+        if self._horizon:
+            self.versions_dropped += self._storage.collect_garbage(self._horizon, VERSIONS_A_BEAT_MAX)
