@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -212,6 +213,19 @@ def test_many_connections_at_once_all_succeed(dsql_cluster: LocalCluster, dsql_u
 
     with ThreadPoolExecutor(100) as threads:
         assert list(threads.map(use, range(100))) == list(range(100))
+
+
+@reads_proc
+def test_the_usual_limit_of_open_files_is_raised() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit[1] != resource.RLIM_INFINITY and limit[1] < 2000:
+        pytest.skip("this machine allows few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limit[1]))
+    try:
+        with LocalCluster() as cluster:
+            assert resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE)[0] >= 2000
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def processors(cluster: LocalCluster) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionInfo", "Server", "ServerSettings", "StartError", "run_server"]
 
+#: Open files that a server wants: two a connection, and those of its journals and storage.
+OPEN_FILES_MAX = 10_000
 #: New objects before a collection, and collections of one generation before one of the next.
 _COLLECTOR_THRESHOLDS = (20_000, 20, 50)
 
@@ -107,7 +110,17 @@ def run_server(settings: ServerSettings, on_ready: Callable[[ConnectionInfo, Ser
     """Start, call ``on_ready``, serve until SIGINT or SIGTERM, stop cleanly. Raises StartError."""
     import uvloop
 
+    _raise_file_limit()
     uvloop.run(_serve(settings, on_ready))
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as we may: a connection takes two, and the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(OPEN_FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit of its own below the hard one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _settle_collector() -> None:
