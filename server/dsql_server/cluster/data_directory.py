@@ -18,6 +18,9 @@ from dsql_server.cluster.settings import StartError
 
 LOCK_FILE = "lock"
 IDENTITY_FILE = "cluster.json"
+#: Marks a temporary directory: what a server that was killed left behind, the next one removes.
+EPHEMERAL_FILE = "ephemeral"
+_TEMPORARY_PREFIX = "dsqlkit-"
 _CLUSTER_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _CLUSTER_ID_LENGTH = 26
 _ACCESS_KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -73,6 +76,10 @@ class DataDirectory:
         try:
             self.path = self._temporary() if wanted is None else wanted.absolute()
             self._undo.callback(self._lock().close)
+            if wanted is None:
+                # Only now, under the lock, may others take it for what it is.
+                (self.path / EPHEMERAL_FILE).touch()
+                _sweep(self.path.parent)
         except BaseException:
             self._undo.close()
             raise
@@ -82,7 +89,7 @@ class DataDirectory:
         self._undo.close()
 
     def _temporary(self) -> Path:
-        directory = Path(tempfile.mkdtemp(prefix="dsqlkit-"))
+        directory = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX))
         self._undo.callback(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o711)  # clients of other users read the CA certificate in it
         return directory
@@ -105,3 +112,15 @@ class DataDirectory:
                 "stop that one, or choose another with --data-dir"
             ) from error
         return lock
+
+
+def _sweep(base: Path) -> None:
+    """Remove our temporary directories below ``base`` that no server uses any more."""
+    for marker in base.glob(f"{_TEMPORARY_PREFIX}*/{EPHEMERAL_FILE}"):
+        with contextlib.suppress(OSError):
+            directory = marker.parent
+            if directory.lstat().st_uid != os.geteuid() or directory.is_symlink():
+                continue
+            with (directory / LOCK_FILE).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
