@@ -69,9 +69,7 @@ class SimpleQuery(Steering):
         if writes:
             executor.note_statement(plan, LOCK_MODES[statement.locking])
         parts.append(p.query(statement.engine_sql))
-        answer = await executor.relay(b"".join(parts), skip=skip, ready=True)
-        if answer.injected_error:
-            executor.connection.discard(p.SYNC)
+        answer = await executor.relay(b"".join(parts), skip=skip, ready=True, query=True)
         if answer.copy_in:
             answer = await self._copy_in(answer, ready=True)
         self._take(answer, statement.offset)

@@ -12,6 +12,7 @@ from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Muta
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
+from dsql_server.processor.pool import replay_changes
 from dsql_server.statements import Statement
 
 #: Objects that all databases of an engine share.
@@ -186,6 +187,14 @@ async def commit_definition(executor: Executor, catalog: Catalog, pending: Pendi
         data,
     )
     await executor.submit(request)
+    if workspace.tables:
+        # Rows were read in the same transaction and must not stay: the change is made anew, as in other databases.
+        executor.rollback()
+        if change.shared:
+            processor = executor.processor
+            await replay_changes(processor.socket_path, processor.database, [change], with_shared=True)
+        catalog.append(change)
+        return
     if not change.shared:
         catalog.append(change)
     executor.workspace = None

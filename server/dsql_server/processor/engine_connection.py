@@ -89,7 +89,7 @@ class Answer:
 
 
 class _Exchange:
-    __slots__ = ("answer", "collect", "completions", "cut", "on_done", "ready", "sink", "skip")
+    __slots__ = ("answer", "collect", "completions", "cut", "on_done", "query", "ready", "sink", "skip")
 
     def __init__(
         self,
@@ -100,8 +100,10 @@ class _Exchange:
         on_done: Callable[[Answer], None] | None,
         sink: Callable[[bytes], None] | None,
         cut: bool = False,
+        query: bool = False,
     ) -> None:
         self.cut = cut
+        self.query = query
         self.skip = skip
         self.completions = completions
         self.ready = ready
@@ -239,7 +241,7 @@ class EngineConnection(asyncio.Protocol):
                     if answer.error is None:
                         answer.error = data[at + 5 : end]
                         answer.injected_error = skip > 0 or collect
-                    if not exchange.ready:
+                    if not exchange.ready or (exchange.query and skip):
                         done = True
                 elif kind == p.EMPTY_QUERY or kind == p.PORTAL_SUSPENDED:
                     answer.completions += 1
@@ -312,14 +314,16 @@ class EngineConnection(asyncio.Protocol):
         on_done: Callable[[Answer], None] | None,
         sink: Callable[[bytes], None] | None = None,
         cut: bool = False,
+        query: bool = False,
     ) -> None:
         """Send ``batch``. The first ``skip`` completions are dropped; the rest passes through.
 
         Done at ReadyForQuery where ``ready``, else after ``completions`` completed statements. An error ends it too;
         unless ``ready`` the caller then owes the engine a Sync. With ``cut`` what follows the client's ``completions``
-        is the machinery's own again: nothing of it passes through, its rows are collected.
+        is the machinery's own again: nothing of it passes through, its rows are collected. ``query``: the client's
+        part is a Query message; an error in front of it makes the engine ignore it, and the caller owes a Sync.
         """
-        self._send(_Exchange(skip, completions, ready, False, on_done, sink, cut), batch)
+        self._send(_Exchange(skip, completions, ready, False, on_done, sink, cut, query), batch)
         if self._tail:
             # An answer that came before anyone asked: an error in the middle of COPY data.
             asyncio.get_running_loop().call_soon(self._read_tail)

@@ -108,18 +108,32 @@ class Executor:
     # -- waiting ---------------------------------------------------------------------------------------------
 
     async def relay(
-        self, batch: bytes, *, skip: int = 0, completions: int = 1, ready: bool = False, cut: bool = False
+        self,
+        batch: bytes,
+        *,
+        skip: int = 0,
+        completions: int = 1,
+        ready: bool = False,
+        cut: bool = False,
+        query: bool = False,
     ) -> Answer:
         """Send a batch and wait for its answer; see :meth:`EngineConnection.relay`."""
         self.connection.relay(
-            batch, skip=skip, completions=completions, ready=ready, on_done=self._resume, sink=self._sink, cut=cut
+            batch,
+            skip=skip,
+            completions=completions,
+            ready=ready,
+            on_done=self._resume,
+            sink=self._sink,
+            cut=cut,
+            query=query,
         )
         answer: Answer = await WAIT
         if answer.error is None:
             self.connection.confirm_statements()
         else:
             self.connection.forget_statements()
-            if not ready:
+            if not ready or (query and answer.injected_error):
                 self.connection.discard(p.SYNC)
         return answer
 
