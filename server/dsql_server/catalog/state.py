@@ -206,6 +206,11 @@ class Table:
         return tuple(found)
 
     @cached_property
+    def unbuilt_unique_indexes(self) -> tuple[tuple[Index, KeyEncoder], ...]:
+        """Unique indexes on columns that engines don't keep yet: they are being built, or their build failed."""
+        return tuple((index, encoder) for index, encoder in self.plain_indexes if index.unique and not index.valid)
+
+    @cached_property
     def key_columns(self) -> frozenset[int]:
         """Columns of unique, non-partial, non-expression indexes: changing one makes an UPDATE a key update."""
         numbers: set[int] = set(self.primary_key.columns) if self.primary_key else set()

@@ -11,6 +11,7 @@ from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Row, comparable
+from dsql_server.processor.ddl import index_validity_sql
 from dsql_server.processor.engine_connection import EngineConnection, EngineError
 from dsql_server.processor.pool import ProcessorPool
 from dsql_server.processor.roles import ENGINE_ROLE
@@ -51,9 +52,12 @@ def _batches(storage: StorageReader, table: Table, t: Timestamp) -> Iterator[lis
         start = rows[-1][0] + b"\x00"
 
 
-async def holds_unique_index(pool: ProcessorPool, storage: StorageReader, table: Table, t: Timestamp) -> bool:
-    """Whether the rows as of ``t`` violate none of the table's unique indexes."""
+async def holds_unique_index(
+    pool: ProcessorPool, storage: StorageReader, table: Table, index: Index, t: Timestamp
+) -> bool:
+    """Whether the rows as of ``t`` violate the index neither among each other nor any other unique index."""
     async with _private_transaction(pool) as connection:
+        await connection.execute(index_validity_sql(index, valid=False, ready=True))
         try:
             for rows in _batches(storage, table, t):
                 await _load(connection, table, rows)

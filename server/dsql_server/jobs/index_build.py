@@ -8,6 +8,7 @@ snapshot and claims the entries, so that a writer of the same key and the build 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from dsql_server.catalog.changes import CatalogChange
@@ -64,53 +65,66 @@ class IndexBuild:
     async def _build_plain(self, completed: Mutation) -> tuple[JobStatus, str | None]:
         start = prefix(self._job.table_id)
         end = prefix_end(start)
-        while start is not None:
+        duplicate = False
+        while True:
             batch = _Batch(self._transactions, self._job, start, end)
             await self._transactions.commit(batch.prepare)
-            if batch.duplicate:
-                return JobStatus.FAILED, DUPLICATE_KEY_DETAIL
+            duplicate = duplicate or batch.duplicate
             if batch.following is None:
                 break
             start = batch.following
             await asyncio.sleep(0)
-        valid = await self._transactions.change_catalog(self._valid, Writes((), (completed,)))
-        return JobStatus.COMPLETED, None if valid else SKIPPED_DETAIL
+        if duplicate:
+            # All entries are there: until it is dropped, the index still refuses more duplicates.
+            return JobStatus.FAILED, DUPLICATE_KEY_DETAIL
+        return await self._finish(completed)
 
     async def _check_computed(self, completed: Mutation) -> tuple[JobStatus, str | None]:
-        """An expression or partial index: its entries aren't stored, so there is nothing to write."""
-        while True:
+        """An expression or partial index: its entries aren't stored, so there is nothing to write.
+
+        A unique one is checked twice: once before engines keep it, so that rows that violate it can be loaded till
+        then, and once after, for what was written in between.
+        """
+        for kept in (False, True):
             found = self._find()
             if found is None:
                 return JobStatus.COMPLETED, SKIPPED_DETAIL
-            if not found[1].unique:
+            table, index = found
+            if not index.unique:
                 break
-            t = self._transactions.path.begin()
-            if not await holds_unique_index(self._pool, self._transactions.path.storage, found[0], t):
+            storage, t = self._transactions.path.storage, self._transactions.path.begin()
+            if not await holds_unique_index(self._pool, storage, table, index, t):
+                if kept:
+                    await self._transactions.change_catalog(self._change(valid=False, ready=False), Writes())
                 return JobStatus.FAILED, DUPLICATE_KEY_DETAIL
-            # All writers of such an index claim this key.
-            claim = Claim(prefix(self._job.object_id), LockMode.UPDATE)
-            if await self._transactions.change_catalog(self._valid, Writes((claim,), (completed,)), t):
-                return JobStatus.COMPLETED, None
-        valid = await self._transactions.change_catalog(self._valid, Writes((), (completed,)))
+            if not kept:
+                await self._transactions.change_catalog(self._change(valid=False, ready=True), Writes())
+        return await self._finish(completed)
+
+    async def _finish(self, completed: Mutation) -> tuple[JobStatus, str | None]:
+        valid = await self._transactions.change_catalog(self._change(valid=True, ready=True), Writes((), (completed,)))
         return JobStatus.COMPLETED, None if valid else SKIPPED_DETAIL
 
-    def _valid(self, state: CatalogState) -> CatalogChange | None:
-        found = find_index(state, self._job.table_id, self._job.object_id)
-        if found is None:
-            return None
-        table, index = found
-        valid = replace(index, valid=True)
-        indexes = tuple(valid if i.relation_id == index.relation_id else i for i in table.indexes)
-        return CatalogChange(
-            state.version + 1,
-            "",
-            "",
-            "",
-            (replace(table, indexes=indexes),),
-            (),
-            state.next_relation_id,
-            engine_sql=index_validity_sql(valid, True),
-        )
+    def _change(self, valid: bool, ready: bool) -> Callable[[CatalogState], CatalogChange | None]:
+        def change(state: CatalogState) -> CatalogChange | None:
+            found = find_index(state, self._job.table_id, self._job.object_id)
+            if found is None:
+                return None
+            table, index = found
+            marked = replace(index, valid=valid)
+            indexes = tuple(marked if i.relation_id == index.relation_id else i for i in table.indexes)
+            return CatalogChange(
+                state.version + 1,
+                "",
+                "",
+                "",
+                (replace(table, indexes=indexes),),
+                (),
+                state.next_relation_id,
+                engine_sql=index_validity_sql(index, valid, ready),
+            )
+
+        return change
 
 
 class _Batch:
@@ -125,7 +139,7 @@ class _Batch:
         self.following: bytes | None = None
 
     def prepare(self, t: Timestamp) -> Writes | None:
-        """The entries as of ``t``; None if there are none to write, or a duplicate was found."""
+        """The entries as of ``t``; None if there are none to write."""
         found = find_index(self._transactions.catalog.state, self._job.table_id, self._job.object_id)
         storage = self._transactions.path.storage
         rows = storage.scan(ScanRequest(self._start, self._end, t, limit=BUILD_BATCH_ROWS)).rows
@@ -146,7 +160,6 @@ class _Batch:
                 holders = unique_holders(table, entry, encoder, storage, t)
                 if entry in seen or any(holder != key for holder, _ in holders):
                     self.duplicate = True
-                    return None
                 seen.add(entry)
                 claims.append(Claim(entry, LockMode.UPDATE))
             mutations.append(Mutation(entry + key[4:], key))

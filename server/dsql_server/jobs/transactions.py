@@ -54,13 +54,10 @@ class JobTransactions:
                 return True
             await asyncio.sleep(RETRY_PAUSE_S)
 
-    async def change_catalog(
-        self, change_of: Callable[[CatalogState], CatalogChange | None], writes: Writes, t: Timestamp | None = None
-    ) -> bool:
+    async def change_catalog(self, change_of: Callable[[CatalogState], CatalogChange | None], writes: Writes) -> bool:
         """Commit the change that ``change_of`` makes of the current catalog, and ``writes`` with it.
 
-        With ``t`` it fails (False) if a claim of ``writes`` was written since then. False also if there is no change
-        to make any more.
+        False if there is no change to make any more.
         """
         while True:
             state = self.catalog.state
@@ -70,7 +67,7 @@ class JobTransactions:
             data = change.to_bytes()
             request = CommitRequest(
                 os.urandom(_TRANSACTION_ID_BYTES),
-                t if t is not None else self.path.begin(),
+                self.path.begin(),
                 state.version,
                 (Claim(change.log_key, LockMode.UPDATE), *writes.claims),
                 (Mutation(change.log_key, data), *writes.mutations),
@@ -80,8 +77,6 @@ class JobTransactions:
             if isinstance(outcome, Committed):
                 self.catalog.append(change)
                 return True
-            if t is not None:
-                return False
             await asyncio.sleep(RETRY_PAUSE_S)
 
     async def _outcome(self, request: CommitRequest) -> CommitOutcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from dsql_server.catalog.changes import Catalog, CatalogChange, Difference, describe_change
@@ -15,6 +16,7 @@ from dsql_server.processor.executor import Executor
 from dsql_server.processor.pool import replay_changes
 from dsql_server.statements import Statement
 
+_OTHER_DATABASE = re.compile(rb"\n?\d+ objects? in database [^\n]*")
 #: Objects that all databases of an engine share.
 _SHARED_OBJECTS = frozenset({"ROLE", "USER", "GROUP"})
 #: Definitions that may change a sequence's state or parameters.
@@ -63,7 +65,7 @@ async def run_definition(
         await executor.sequences.show_current(altered)
     answer = await executor.relay(p.query(statement.engine_sql), ready=True)
     if answer.error is not None:
-        raise EngineRefusal(answer.error, offset=statement.offset)
+        raise EngineRefusal(_without_other_databases(answer.error), offset=statement.offset)
     after = Listing.read(await _ask(executor, b"", LISTING_SQL))
     difference = await _difference(executor, before, after, search_path)
     change = describe_change(
@@ -81,6 +83,13 @@ async def run_definition(
         pending.claims += claims
         pending.mutations += mutations
     return answer, pending
+
+
+def _without_other_databases(error: bytes) -> bytes:
+    """The error without what a role owns elsewhere: every engine database has the objects of the one that there is."""
+    fields = error.split(b"\x00")
+    kept = [_OTHER_DATABASE.sub(b"", f) if f[:1] == b"D" else f for f in fields]
+    return b"\x00".join(f for f in kept if f != b"D").rstrip(b"\x00") + b"\x00\x00"
 
 
 def _altered_sequences(state: CatalogState, statement: Statement) -> list[Sequence]:
@@ -147,11 +156,15 @@ def with_invalid_indexes(change: CatalogChange, indexes: list[Index]) -> Catalog
     return replace(change, upserts=upserts, engine_sql="; ".join(index_validity_sql(i, False) for i in indexes))
 
 
-def index_validity_sql(index: Index, valid: bool) -> str:
-    """What the engine's superuser runs to mark an index as valid or not."""
+def index_validity_sql(index: Index, valid: bool, ready: bool | None = None) -> str:
+    """What the engine's superuser runs to mark an index as valid or not, and as kept (``ready``) by the engine or not.
+
+    An engine keeps no index that stored rows may violate: they could not be loaded.
+    """
     name = index.qualified_name.replace("'", "''")
     return (
-        f"UPDATE pg_catalog.pg_index SET indisvalid = {'true' if valid else 'false'} "
+        f"UPDATE pg_catalog.pg_index SET indisvalid = {str(valid).lower()}, "
+        f"indisready = {str(valid if ready is None else ready).lower()} "
         f"WHERE indexrelid = '{name}'::pg_catalog.regclass"
     )
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from dsql_server.interfaces import protocol as p
+
+#: What a query processor's database is called; clients know of one database only.
+_ENGINE_DATABASE = re.compile(rb"\bdsql_qp_\d+\b")
 
 
 class SqlError(Exception):
@@ -29,6 +34,7 @@ class EngineRefusal(SqlError):
     """An error that the engine raised; ``context`` of the machinery's own statements is left out."""
 
     def __init__(self, body: bytes, hide_context: bool = False, offset: int = 0) -> None:
+        body = _ENGINE_DATABASE.sub(b"postgres", body)
         fields = p.error_fields(body)
         super().__init__(fields.get("C", "XX000"), fields.get("M", "unknown error"))
         if offset and "P" in fields:

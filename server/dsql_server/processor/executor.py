@@ -39,6 +39,7 @@ from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
 from dsql_server.processor.sequences import SequenceBlocks
+from dsql_server.processor.unbuilt_indexes import unique_violation
 from dsql_server.processor.workspace import (
     TRANSACTION_AGE_MAX_S,
     DuplicateInSnapshot,
@@ -329,7 +330,8 @@ class Executor:
         self._guarded(data, count, parts, keep_apart=False)
         answer = await self.collect(b"".join(parts) + p.SYNC)
         if answer.error is None:
-            return data_conflict()
+            unbuilt = duplicate.table.unbuilt_unique_indexes
+            return unique_violation(unbuilt[0][0]) if unbuilt else data_conflict()
         return EngineRefusal(answer.error, hide_context=True)
 
     def load_for_read(self, plan: LoadPlan, bound: Bound) -> tuple[list[bytes], int]:

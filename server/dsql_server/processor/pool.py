@@ -143,7 +143,7 @@ class ProcessorPool:
         self._catalog = catalog
         self._on_engine_lost = on_engine_lost
         self._spare: deque[QueryProcessor] = deque()
-        self._in_use: set[QueryProcessor] = set()  #: leased, or the machinery's own
+        self._in_use: set[QueryProcessor] = set()  #: leased, on their way back, or the machinery's own
         self._template_version = 0
         self._next_number = 0
         self._engine = 0  #: goes up with each engine that is lost
@@ -316,7 +316,6 @@ class ProcessorPool:
         self.leased -= 1
         if not self.leased:
             self._all_back.set()
-        self._in_use.discard(processor)
         connection, processor.connection = processor.connection, None
         assert connection is not None, "leased processors are connected"
         if self._closed:
@@ -368,6 +367,7 @@ class ProcessorPool:
     def _return(self, processor: QueryProcessor) -> None:
         if processor.engine != self._engine:
             return  # gone with its engine
+        self._in_use.discard(processor)
         if not processor.intact:
             self._start(self._drop(processor))
             return
@@ -396,6 +396,7 @@ class ProcessorPool:
             await asyncio.sleep(TRIM_PAUSE_S)
 
     async def _drop(self, processor: QueryProcessor) -> None:
+        self._in_use.discard(processor)
         if processor.engine != self._engine:
             return
         with contextlib.suppress(EngineError, EngineGone, OSError):

@@ -21,6 +21,7 @@ from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation, Timestamp
 from dsql_server.processor.access import Row
 from dsql_server.processor.engine_connection import EngineConnection
+from dsql_server.processor.unbuilt_indexes import check_unbuilt
 
 #: More rows than this are loaded by COPY, fewer by a prepared INSERT each.
 INSERT_LOAD_MAX_ROWS = 8
@@ -171,7 +172,10 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
     """Messages that put stored rows into the engine's table, and how many completions they answer with."""
     if not (table.passes_through and all(field_count(v) == table.arity for v in values)):
         values = [loadable_row(table, v) for v in values]
-    if len(values) <= INSERT_LOAD_MAX_ROWS and table.loadable:
+    if not table.loadable:
+        name, parse = connection.statement(f"INSERT INTO {table.qualified_name} DEFAULT VALUES")
+        data, count = parse + (p.bind_statement(name) + p.EXECUTE_UNNAMED) * len(values), len(values)
+    elif len(values) <= INSERT_LOAD_MAX_ROWS:
         name, parse = connection.statement(table.load_sql)
         head = b"\x00" + name + b"\x00\x00\x01\x00\x01"
         pack = p.pack_i32
@@ -268,7 +272,7 @@ class _TableDelta:
                     locked.append(image)
         encoder = self._table.key_encoder
         if encoder is None:
-            return self._collect_without_key(own, left, locked)
+            return self._collect_without_key(own, left, locked, storage)
         return self._collect_keyed(encoder, own, left, locked, storage)
 
     def _collect_keyed(
@@ -290,7 +294,7 @@ class _TableDelta:
                 claims.append(Claim(key, LockMode.NO_KEY_UPDATE if same else LockMode.UPDATE))
             mutations.append(Mutation(key, image))
             self._index_entries(key, before, image, storage)
-        changed = len(own)
+        gone = []
         if work.may_lose_rows:
             remaining = {key_of(image) for image in left}
             for key, before in loaded.items():
@@ -298,22 +302,28 @@ class _TableDelta:
                     claims.append(Claim(key, LockMode.UPDATE))
                     mutations.append(Mutation(key, None))
                     self._index_entries(key, before, None, storage)
-                    changed += 1
+                    gone.append(key)
         for image in locked:
             claims.append(Claim(key_of(image), work.lock_mode))
-        return changed
+        if self._table.unbuilt_unique_indexes:
+            check_unbuilt(self._table, written, gone, storage, self._workspace.t_start)
+        return len(own) + len(gone)
 
-    def _collect_without_key(self, own: list[bytes], left: list[bytes], locked: list[bytes]) -> int:
+    def _collect_without_key(
+        self, own: list[bytes], left: list[bytes], locked: list[bytes], storage: StorageReader
+    ) -> int:
         """Rows with a hidden key: equal rows are interchangeable, so they are matched by content."""
         loaded = self._work.loaded
         keys: dict[bytes, list[bytes]] = {}
         for key, value in loaded.items():
             keys.setdefault(full_row(self._table, value), []).append(key)
+        written, lost = {}, []
         for image in own:
             key = prefix(self._table.relation_id) + NOT_NULL + os.urandom(_HIDDEN_KEY_BYTES)
             self._claims.append(Claim(key, LockMode.UPDATE))
             self._mutations.append(Mutation(key, image))
             self._plain_entries(key, None, image)
+            written[key] = image
         if self._work.may_lose_rows:
             gone = Counter({content: len(found) for content, found in keys.items()})
             gone.subtract(left)
@@ -322,9 +332,12 @@ class _TableDelta:
                     self._claims.append(Claim(key, LockMode.UPDATE))
                     self._mutations.append(Mutation(key, None))
                     self._plain_entries(key, content, None)
+                    lost.append(key)
         for image in locked:
             for key in keys.get(image, []):
                 self._claims.append(Claim(key, self._work.lock_mode))
+        if self._table.unbuilt_unique_indexes:
+            check_unbuilt(self._table, written, lost, storage, self._workspace.t_start)
         return len(own)
 
     def _check_free(self, key: bytes, storage: StorageReader) -> None:
@@ -354,7 +367,9 @@ class _TableDelta:
                 continue
             self._move_entry(key, old, new)
             if new is not None and index.unique and (index.nulls_not_distinct or not has_null(index, after)):
-                self._claim_unique(key, new, encoder, storage)
+                self._claims.append(Claim(new, LockMode.UPDATE))
+                if index.valid:
+                    self._check_entry_free(new, encoder, storage)
         if after is not None and table.opaque_unique_indexes:
             self._claim_opaque(before, after)
 
@@ -385,8 +400,7 @@ class _TableDelta:
         if new is not None:
             self._mutations.append(Mutation(new + key[4:], key))
 
-    def _claim_unique(self, key: bytes, entry: bytes, encoder: KeyEncoder, storage: StorageReader) -> None:
-        self._claims.append(Claim(entry, LockMode.UPDATE))
+    def _check_entry_free(self, entry: bytes, encoder: KeyEncoder, storage: StorageReader) -> None:
         if entry not in self._work.verified:
             holders = unique_holders(self._table, entry, encoder, storage, self._workspace.t_start)
             strangers = [row for row in holders if row[0] not in self._work.loaded]
