@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dsql_server.catalog.concealment import CONCEALMENT_SQL
+
 #: Version that Aurora DSQL reported in September 2026.
 SERVER_VERSION = "16.15"
 SERVER_VERSION_NUM = "160015"
@@ -85,5 +87,6 @@ BOOTSTRAP_SQL = (
     "CREATE FUNCTION sys.dsql_major_version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
     "CREATE PROCEDURE sys.wait_for_job(INOUT job_id text) LANGUAGE plpgsql AS $$BEGIN "
     "RAISE EXCEPTION 'answered by the front end'; END$$",
+    *CONCEALMENT_SQL,
     "RESET allow_system_table_mods",
 )
