@@ -151,10 +151,20 @@ class Table:
         return ", ".join("NULL::text" if c.dropped else quote_identifier(c.name) for c in self.columns)
 
     @cached_property
-    def load_sql(self) -> str:
-        """The statement that loads one row; its parameters are the row's loadable fields."""
-        places = ", ".join(f"${i + 1}" for i in range(len(self.loadable)))
-        return f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES ({places})"
+    def _load_sql(self) -> dict[int, str]:
+        return {}
+
+    def load_sql(self, rows: int) -> str:
+        """The statement that loads some rows; its parameters are their loadable fields, row after row."""
+        sql = self._load_sql.get(rows)
+        if sql is None:
+            width = len(self.loadable)
+            tuples = [", ".join(f"${at * width + i + 1}" for i in range(width)) for at in range(rows)]
+            sql = self._load_sql[rows] = (
+                f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES "
+                + ", ".join(f"({places})" for places in tuples)
+            )
+        return sql
 
     @cached_property
     def by_name(self) -> dict[str, Column]:

@@ -359,7 +359,7 @@ class Executor:
                 skip += count
                 dead = self.processor.dead_rows
                 name = scan.table.qualified_name
-                dead[name] = dead.get(name, 0) + count
+                dead[name] = dead.get(name, 0) + len(rows)
         if role_on:
             parts.append(self._role_off)
             skip += 1

@@ -23,7 +23,7 @@ from dsql_server.processor.access import Row
 from dsql_server.processor.engine_connection import EngineConnection
 from dsql_server.processor.unbuilt_indexes import check_unbuilt
 
-#: More rows than this are loaded by COPY, fewer by a prepared INSERT each.
+#: More rows than this are loaded by COPY, fewer by one prepared INSERT.
 INSERT_LOAD_MAX_ROWS = 8
 #: Rows a transaction may insert, update and delete (Aurora DSQL's limit).
 TRANSACTION_ROWS_MAX = 3000
@@ -176,12 +176,12 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
         name, parse = connection.statement(f"INSERT INTO {table.qualified_name} DEFAULT VALUES")
         data, count = parse + (p.bind_statement(name) + p.EXECUTE_UNNAMED) * len(values), len(values)
     elif len(values) <= INSERT_LOAD_MAX_ROWS:
-        name, parse = connection.statement(table.load_sql)
-        head = b"\x00" + name + b"\x00\x00\x01\x00\x01"
-        pack = p.pack_i32
-        size = len(head) + 6
-        binds = [b"B" + pack(size + len(v)) + head + v + b"\x00\x00" + p.EXECUTE_UNNAMED for v in values]
-        data, count = parse + b"".join(binds), len(values)
+        # A stored row is a field count and fields as Bind takes them, so its bytes pass through.
+        rows = len(values)
+        name, parse = connection.statement(table.load_sql(rows))
+        row = values[0] if rows == 1 else _pack_count(rows * len(table.loadable)) + b"".join([v[2:] for v in values])
+        bind = b"\x00" + name + b"\x00\x00\x01\x00\x01" + row + b"\x00\x00"
+        data, count = parse + b"B" + p.pack_i32(len(bind) + 4) + bind + p.EXECUTE_UNNAMED, 1
     else:
         name, parse = connection.statement(
             f"COPY {table.qualified_name} ({table.column_list}) FROM STDIN (FORMAT binary)"
