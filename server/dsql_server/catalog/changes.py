@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from dsql_server.catalog.introspection import Listing, build_sequences, build_tables, oid_map, read_document
@@ -95,7 +96,7 @@ class Catalog:
     def __init__(self) -> None:
         self.state = CatalogState()
         self.changes: list[CatalogChange] = []
-        self._listeners: list[Callable[[CatalogChange], None]] = []
+        self.queue = asyncio.Lock()  #: held around definitions that would fail for each other
 
     @property
     def version(self) -> int:
@@ -107,12 +108,7 @@ class Catalog:
         upserts: Collection[Table | Sequence] = (*change.upserts, *change.sequences)
         self.state = self.state.apply(change.version, upserts, change.drops, change.next_relation_id)
         self.changes.append(change)
-        for listener in self._listeners:
-            listener(change)
 
     def since(self, version: int) -> list[CatalogChange]:
         """Changes after ``version``, oldest first."""
         return self.changes[version:]
-
-    def subscribe(self, listener: Callable[[CatalogChange], None]) -> None:
-        self._listeners.append(listener)

@@ -103,18 +103,9 @@ class Steering(Planning):
             raise SqlError("25006", f"cannot execute {statement.tag} in a read-only transaction")
         if self._settings_stale:
             await self._refresh_settings()
-        answer, job_id = await self._run_definition(executor, statement)
-        attempts = 1
-        while self._alone and self._block == IDLE:
-            # Nothing of it has been answered, so a catalog that moved on meanwhile is met again, as if it came later.
-            try:
-                await self._commit()
-                break
-            except SqlError as error:
-                attempts += 1
-                if error.sqlstate != "40001" or attempts > DEFINITION_ATTEMPTS_MAX:
-                    raise
-            executor = await self._ready_executor()
+        if self._alone and self._block == IDLE:
+            answer, job_id = await self._define_alone(statement)
+        else:
             answer, job_id = await self._run_definition(executor, statement)
         if job_id is None:
             self._out += answer.out
@@ -123,6 +114,23 @@ class Steering(Planning):
             self._out.append(self._virtual_description(statement))
         self._out.append(p.data_row([job_id]))
         self._out.append(p.command_complete(statement.tag))
+
+    async def _define_alone(self, statement: Statement) -> tuple[Answer, str | None]:
+        """Run and commit a definition on its own, after those of other sessions that came first.
+
+        Nothing of it has been answered, so a catalog that moved on meanwhile is met again, as if it came later.
+        """
+        async with self.services.catalog.queue:
+            for attempt in range(1, DEFINITION_ATTEMPTS_MAX + 1):
+                executor = await self._ready_executor()
+                answer, job_id = await self._run_definition(executor, statement)
+                try:
+                    await self._commit()
+                    break
+                except SqlError as error:
+                    if error.sqlstate != "40001" or attempt == DEFINITION_ATTEMPTS_MAX:
+                        raise
+        return answer, job_id
 
     async def _run_definition(self, executor: Executor, statement: Statement) -> tuple[Answer, str | None]:
         if touches_other_databases(statement):

@@ -406,9 +406,10 @@ class ProcessorPool:
         """A processor outside the pool, for the machinery itself; ask once an engine.
 
         It gets the database that the engine starts with, a copy of the template as it was before any change, unless
-        a copy of today's is cheaper than to replay all changes.
+        a copy of today's is cheaper than to replay all changes, or some of them may name roles that are gone by now.
         """
-        if self._template_version > TEMPLATE_LAG_MAX_CHANGES:
+        changes = self._catalog.since(0)
+        if len(changes) > TEMPLATE_LAG_MAX_CHANGES or any(change.shared for change in changes):
             await self._provision(1)
             processor = self._spare.pop()
         else:

@@ -15,6 +15,8 @@ _NO_NAMES: _Scope = frozenset()
 _LOCKS = {"LCS_FORUPDATE": LockStrength.UPDATE, "LCS_FORKEYSHARE": LockStrength.KEY_SHARE}
 _WRITES = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
+#: Its tables are written by jobs only.
+_SYSTEM_SCHEMA = "sys"
 #: A system view whose rule turns an UPDATE into set_config() of any parameter.
 _SETTINGS_VIEW = frozenset({(None, "pg_settings"), ("pg_catalog", "pg_settings")})
 
@@ -106,7 +108,7 @@ def _visit_write(facts: Facts, key: str, node: Node) -> None:
         facts.refuse(Refusal("0A000", "unsupported statement type: MERGE"))
     elif "onConflictClause" in node:
         facts.has_on_conflict = True
-    if target in _SETTINGS_VIEW:
+    if target in _SETTINGS_VIEW or target[0] == _SYSTEM_SCHEMA:
         facts.refuse(Refusal("0A000", "feature not supported on system entity"))
 
 
