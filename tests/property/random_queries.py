@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 
 from random_schema import Column, Relation, Schema
-from random_values import BIGINT, BOOLEAN, NULL_SHARE, TEXT, Kind, literal, parameter, random_text
-from two_servers import Parameter, Step
+from random_values import BIGINT, BOOLEAN, NULL_SHARE, TEXT, Kind, random_text
+from statement_forms import Forms, Values
+from two_servers import Step
 
-_MARK = re.compile("\x01(\\d+)\x02")
 ORDERED_FAMILIES = frozenset({"number", "moment", "string"})
 _COMPARISONS = ("=", "=", "=", "<", "<=", ">", ">=", "<>")
 
@@ -30,36 +29,6 @@ class InScope:
         return f"{self.alias}.{self.column.name}"
 
 
-@dataclass
-class Values:
-    """The values of one statement; its text holds a mark for each."""
-
-    found: list[tuple[Kind, str | None]]
-
-    def mark(self, kind: Kind, text: str | None) -> str:
-        self.found.append((kind, text))
-        return f"\x01{len(self.found) - 1}\x02"
-
-
-def with_literals(sql: str, values: Values, rng: random.Random) -> str:
-    """The text with every value written into it."""
-    return _MARK.sub(lambda m: literal(*values.found[int(m[1])], rng), sql)
-
-
-def with_parameters(sql: str, values: Values, rng: random.Random, share: float) -> tuple[str, tuple[Parameter, ...]]:
-    """The text with a share of the values as parameters."""
-    bound: list[Parameter] = []
-
-    def replace(match: re.Match[str]) -> str:
-        kind, text = values.found[int(match[1])]
-        if rng.random() > share:
-            return literal(kind, text, rng)
-        bound.append(parameter(kind, text, rng))
-        return f"${len(bound)}"
-
-    return _MARK.sub(replace, sql), tuple(bound)
-
-
 class QueryGenerator:
     """Makes statements over one schema. ``steps`` turns a statement's text into one that can be run."""
 
@@ -67,30 +36,19 @@ class QueryGenerator:
         self.rng = rng
         self.schema = schema
         self._aliases = 0
-        self._names = 0
-        self.values = Values([])
+        self._forms = Forms(rng)
+        self.values = Values()
 
     # -- text to steps ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin a statement."""
-        self.values = Values([])
+        self.values = Values()
         self._aliases = 0
 
-    def steps(self, sql: str, *, ordered: bool = False, ambiguous: bool = False) -> list[Step]:
+    def steps(self, sql: str, *, ordered: bool = False, ambiguous: bool = False, both: bool = False) -> list[Step]:
         """The statement in one form, or several times in different ones."""
-        rng = self.rng
-        binary = rng.random() < 0.3
-        style = rng.random()
-        if style < 0.45 or not self.values.found:
-            return [Step(with_literals(sql, self.values, rng), None, False, None, ordered, ambiguous)]
-        share = 1.0 if rng.random() < 0.7 else 0.5
-        text, bound = with_parameters(sql, self.values, rng, share)
-        name = None
-        if style > 0.8:
-            self._names += 1
-            name = f"s{self._names}"
-        return [Step(text, bound, binary, name, ordered, ambiguous)]
+        return self._forms.steps(sql, self.values, ordered=ordered, ambiguous=ambiguous, both=both)
 
     # -- values and conditions -------------------------------------------------------------------------------
 
@@ -274,7 +232,7 @@ class QueryGenerator:
         table = self.rng.choice(self.schema.tables)
         scope = self.columns_of(table, table.name)
         key = [c for c in scope if c.column in table.primary_key] or scope[:1]
-        return self.steps(f"SELECT * FROM {table.name} WHERE {self.key_condition(key)}")
+        return self.steps(f"SELECT * FROM {table.name} WHERE {self.key_condition(key)}", both=True)
 
     def key_condition(self, key: list[InScope]) -> str:
         """Mostly equality on all of a key, sometimes a range or a list on its last column."""
@@ -300,13 +258,13 @@ class QueryGenerator:
         if rng.random() < 0.35 and all(c.column.stable for c in chosen):
             sql += " ORDER BY " + ", ".join(f"{i + 1}{rng.choice(('', ' DESC'))}" for i in range(len(chosen)))
             if rng.random() < 0.6:
-                sql += f" LIMIT {self.values.mark(BIGINT, str(rng.randint(0, 8)))}"
-            return self.steps(sql, ordered=True)
-        return self.steps(sql)
+                sql += f" LIMIT {self.values.mark(BIGINT, str(rng.randint(0, 8)), fixed=True)}"
+            return self.steps(sql, ordered=True, both=True)
+        return self.steps(sql, both=True)
 
     def _aggregate(self) -> list[Step]:
         source, scope = self.source()
-        return self.steps(f"SELECT {self._aggregates(scope)} FROM {source}{self.where(scope, 0.5)}")
+        return self.steps(f"SELECT {self._aggregates(scope)} FROM {source}{self.where(scope, 0.5)}", both=True)
 
     def _aggregates(self, scope: list[InScope]) -> str:
         rng = self.rng
@@ -334,7 +292,7 @@ class QueryGenerator:
         having = f" HAVING count(*) > {rng.randint(0, 2)}" if rng.random() < 0.4 else ""
         grouping = f"ROLLUP ({listed})" if rng.random() < 0.15 else listed
         sql = f"SELECT {listed}, {self._aggregates(scope)} FROM {source}{self.where(scope, 0.6)}"
-        return self.steps(f"{sql} GROUP BY {grouping}{having}")
+        return self.steps(f"{sql} GROUP BY {grouping}{having}", both=True)
 
     def _window(self) -> list[Step]:
         source, scope = self.source()
@@ -376,7 +334,7 @@ class QueryGenerator:
         if rng.random() < 0.3:
             outer = Column("u", a.kind)
             sql = f"SELECT z.u FROM ({sql}) AS z{self.where([InScope('z', outer)])}"
-        return self.steps(sql)
+        return self.steps(sql, both=True)
 
     def _cte(self) -> list[Step]:
         rng = self.rng
@@ -393,7 +351,7 @@ class QueryGenerator:
             sql = f"SELECT w.*, {joined[0]} FROM w LEFT JOIN {other.name} AS {alias} ON {condition}"
         else:
             sql = f"SELECT * FROM w{self.where(outer)}"
-        return self.steps(f"WITH w AS {hint}({body}) {sql}")
+        return self.steps(f"WITH w AS {hint}({body}) {sql}", both=True)
 
     def _scalar_sub_query(self) -> list[Step]:
         rng = self.rng
@@ -404,10 +362,10 @@ class QueryGenerator:
         where = "{} = {}".format(*rng.choice(pairs)) if pairs else self._simple_condition(inner[0], inner)
         shown = rng.choice(scope)
         counted = f"(SELECT count(*) FROM {other.name} AS {alias} WHERE {where})"
-        return self.steps(f"SELECT {shown}, {counted} FROM {source}{self.where(scope)}")
+        return self.steps(f"SELECT {shown}, {counted} FROM {source}{self.where(scope)}", both=True)
 
     def _locking(self) -> list[Step]:
         table = self.rng.choice(self.schema.tables)
         scope = self.columns_of(table, table.name)
         lock = self.rng.choice(("FOR UPDATE", "FOR KEY SHARE"))
-        return self.steps(f"SELECT * FROM {table.name}{self.where(scope)} {lock}")
+        return self.steps(f"SELECT * FROM {table.name}{self.where(scope)} {lock}", both=True)

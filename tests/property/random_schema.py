@@ -20,6 +20,7 @@ from random_values import (
     TEXT,
     VARCHAR,
     Kind,
+    LiteralStyle,
     literal,
     random_text,
 )
@@ -52,11 +53,17 @@ class Relation:
     #: what may stand behind ON CONFLICT, with the columns that make it up
     arbiters: list[tuple[str, list[Column]]] = field(default_factory=list)
     is_view: bool = False
+    has_references: bool = False
 
     @property
     def key_columns(self) -> set[str]:
         """Columns of any unique index."""
         return {c.name for _, columns in self.arbiters for c in columns} | {c.name for c in self.primary_key}
+
+    @property
+    def has_computed_key(self) -> bool:
+        """Whether a key is only known once a row is written; of several errors, another may then come first."""
+        return any(c.generated and c.name in self.key_columns for c in self.columns)
 
     @property
     def writable(self) -> list[Column]:
@@ -80,6 +87,9 @@ class SchemaGenerator:
         self._prefix = prefix
         self._foreign_keys = foreign_keys
         self._schema = Schema()
+        # Few types, so that most columns can be compared with others, joined, and taken for one another.
+        self._key_kinds = rng.choices(KEY_KINDS, k=2)
+        self._kinds = [*rng.choices(KINDS, k=2), *self._key_kinds]
 
     def schema(self) -> Schema:
         """Tables, indexes and views."""
@@ -97,11 +107,7 @@ class SchemaGenerator:
         rng = self._rng
         key_size = rng.choice((0, 1, 1, 1, 2))
         columns = [
-            Column(
-                f"c{i}",
-                rng.choice(KEY_KINDS if i < key_size else KINDS),
-                nullable=i >= key_size and rng.random() < 0.75,
-            )
+            Column(f"c{i}", self._kind(i < key_size), nullable=i >= key_size and rng.random() < 0.75)
             for i in range(key_size + rng.randint(1, 4))
         ]
         rng.shuffle(columns)
@@ -121,12 +127,17 @@ class SchemaGenerator:
         self._schema.tables.append(table)
         self._schema.before.append(f"CREATE TABLE {name} ({', '.join(definitions)})")
 
+    def _kind(self, is_key: bool) -> Kind:
+        if self._rng.random() < 0.15:
+            return self._rng.choice(KEY_KINDS if is_key else KINDS)
+        return self._rng.choice(self._key_kinds if is_key else self._kinds)
+
     def _column_clauses(self, column: Column) -> str:
         rng, clauses = self._rng, ""
         if not column.nullable and rng.random() < 0.8:
             clauses += " NOT NULL"
         if rng.random() < 0.15:
-            clauses += f" DEFAULT {literal(column.kind, random_text(rng, column.kind), rng)}"
+            clauses += f" DEFAULT {literal(column.kind, random_text(rng, column.kind), LiteralStyle.random(rng))}"
         if rng.random() < 0.1 and column.kind in _WHOLE_NUMBERS:
             clauses += f" CHECK ({column.name} > {rng.choice((-2, -1, -200))})"
         return clauses
@@ -161,10 +172,15 @@ class SchemaGenerator:
             names = []
             for at, column in enumerate(referenced):
                 name = f"f{number}_{at}"
-                default = f" DEFAULT {literal(column.kind, column.kind.common[0], rng)}" if rng.random() < 0.4 else ""
+                default = (
+                    f" DEFAULT {literal(column.kind, column.kind.common[0], LiteralStyle.random(rng))}"
+                    if rng.random() < 0.4
+                    else ""
+                )
                 definitions.append(f"{name} {column.kind.sql}{default}")
                 table.columns.append(Column(name, column.kind))
                 names.append(name)
+            table.has_references = True
             deferrable = rng.choice(("", "", " DEFERRABLE", " DEFERRABLE INITIALLY DEFERRED"))
             definitions.append(
                 f"FOREIGN KEY ({', '.join(names)}) REFERENCES {parent.name} {target}{match} "

@@ -97,21 +97,43 @@ def random_text(rng: random.Random, kind: Kind) -> str:
     return rng.choice(kind.extreme if kind.extreme and rng.random() < EXTREME_SHARE else kind.common)
 
 
-def literal(kind: Kind, text: str | None, rng: random.Random) -> str:
+@dataclass(frozen=True)
+class LiteralStyle:
+    """How a value is written into a text."""
+
+    bare: bool  #: without quotes, where it may be
+    parenthesised: bool
+    typed: bool  #: a string with its type
+
+    @classmethod
+    def random(cls, rng: random.Random) -> LiteralStyle:
+        return cls(rng.random() < 0.7, rng.random() < 0.5, rng.random() < 0.4)
+
+
+def literal(kind: Kind, text: str | None, style: LiteralStyle) -> str:
     """The value as SQL: a bare number, a string of unknown type, or one with its type."""
     if text is None:
         return "NULL"
-    quoted = "'" + text.replace("'", "''") + "'"
-    if kind.family == "number" and text.replace(".", "").replace("-", "").isdigit() and rng.random() < 0.7:
-        return text if not text.startswith("-") or rng.random() < 0.5 else f"({text})"
-    if kind is BOOLEAN and rng.random() < 0.5:
+    if style.bare and kind.family == "number" and text.replace(".", "").replace("-", "").isdigit():
+        return f"({text})" if style.parenthesised and text.startswith("-") else text
+    if style.bare and kind is BOOLEAN:
         return "true" if text == "t" else "false"
-    return quoted if rng.random() < 0.6 else f"{quoted}::{kind.sql}"
+    quoted = "'" + text.replace("'", "''") + "'"
+    return f"{quoted}::{kind.sql}" if style.typed else quoted
 
 
-def parameter(kind: Kind, text: str | None, rng: random.Random) -> Parameter:
-    """The value as a bound parameter, with or without its type, in either format."""
+def parameter_form(kind: Kind, text: str | None, rng: random.Random) -> tuple[int, bool]:
+    """The declared type of a parameter (0: none) and whether it goes in binary format."""
     if text is not None and kind.to_binary is not None and rng.random() < 0.4:
-        return Parameter(kind.to_binary(text), kind.oid, True)
-    oid = kind.oid if rng.random() < 0.5 else 0
-    return Parameter(None if text is None else text.encode(), oid)
+        return kind.oid, True
+    return (kind.oid if rng.random() < 0.5 else 0), False
+
+
+def parameter(kind: Kind, text: str | None, oid: int, binary: bool) -> Parameter:
+    """The value as a bound parameter."""
+    if text is None:
+        return Parameter(None, oid, binary)
+    if binary:
+        assert kind.to_binary is not None, "parameter_form saw to that"
+        return Parameter(kind.to_binary(text), oid, True)
+    return Parameter(text.encode(), oid)

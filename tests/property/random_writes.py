@@ -21,10 +21,13 @@ class ScriptGenerator(QueryGenerator):
         found: list[Step] = []
         while rows > 0:
             self.start()
-            count = min(rows, self.rng.randint(1, 12))
+            # A reference to nothing refuses the whole statement, so those with references are short.
+            count = min(rows, self.rng.randint(1, 2 if table.has_references else 12))
             rows -= count
             on_conflict = " ON CONFLICT DO NOTHING" if self.rng.random() < 0.8 else ""
-            found += self.steps(f"{self._insert_values(table, count)}{on_conflict}", ambiguous=count > 1)
+            found += self.steps(
+                f"{self._insert_values(table, count)}{on_conflict}", ambiguous=count > 1 or table.has_computed_key
+            )
         return found
 
     def transaction(self) -> list[Step]:
@@ -74,7 +77,7 @@ class ScriptGenerator(QueryGenerator):
         sql = self._insert_query(table) if is_query else self._insert_values(table, count)
         if rng.random() < 0.55:
             sql += self._on_conflict(table)
-        many = is_query or count > 1
+        many = is_query or count > 1 or table.has_computed_key
         return self.steps(sql + self._returning(table), ambiguous=many)
 
     def _insert_query(self, table: Relation) -> str:
@@ -161,7 +164,8 @@ class ScriptGenerator(QueryGenerator):
         columns = self.rng.sample(table.writable, min(self.rng.randint(1, 2), len(table.writable)))
         sets = ", ".join(f"{c.name} = {self.cell(c)}" for c in columns)
         where = " AND ".join(f"{c} = {self.value(c.kind)}" for c in key)
-        return self.steps(f"UPDATE {table.name} SET {sets} WHERE {where}{self._returning(table)}")
+        sql = f"UPDATE {table.name} SET {sets} WHERE {where}{self._returning(table)}"
+        return self.steps(sql, ambiguous=table.has_computed_key)
 
     def _update_from(self, table: Relation) -> list[Step]:
         rng = self.rng
@@ -206,7 +210,7 @@ class ScriptGenerator(QueryGenerator):
             sql += f" USING {other.name} AS o WHERE d.{a.name} = o.{b.name} AND {self.condition(scope, 1)}"
         else:
             parts = [f"d.{c.name} = {self.value(c.kind)}" for c in table.primary_key]
-            where = " AND ".join(parts) if parts and rng.random() < 0.6 else self.condition(scope)
+            where = " AND ".join(parts) if parts and rng.random() < 0.75 else self.condition(scope)
             sql += f" WHERE {where}"
         return self.steps(sql + rng.choice(("", " RETURNING d.*")), ambiguous=True)
 

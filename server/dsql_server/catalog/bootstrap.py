@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dsql_server.catalog.concealment import CONCEALMENT_SQL
+from dsql_server.catalog.foreign_key_checks import FOREIGN_KEY_CHECKS_SQL
 
 #: Version that Aurora DSQL reported in September 2026.
 SERVER_VERSION = "16.15"
@@ -79,6 +80,7 @@ BOOTSTRAP_SQL = (
     "FROM pg_catalog.pg_constraint WHERE conrelid = $1 AND contype = 'c') ELSE 0 END WHERE oid = $1$$",
     "REVOKE EXECUTE ON FUNCTION pg_catalog.engine_checks(regclass, boolean) FROM PUBLIC",
     "GRANT EXECUTE ON FUNCTION pg_catalog.engine_checks(regclass, boolean) TO dsql_loader",
+    *FOREIGN_KEY_CHECKS_SQL,
     "CREATE SCHEMA sys",
     "GRANT USAGE ON SCHEMA sys TO PUBLIC",
     "CREATE TABLE sys.jobs (job_id text PRIMARY KEY, status text, details text, job_type text, class_id oid, "

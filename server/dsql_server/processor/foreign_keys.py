@@ -3,10 +3,10 @@
 PostgreSQL's own triggers do the checks and the cascading; they must find in the engine whatever they would find in a
 database that held all rows. What must be there follows from the rows that the statement may change:
 
-- A row that is updated, by the statement or by an action, needs the parents it names: loaded rows count as inserted by
-  the same transaction, so PostgreSQL checks them again even where the key columns stay.
 - A row that is deleted, or whose referenced columns change, needs the rows that name it, and what their action does
   to those may go on from there.
+- A row that the transaction has changed before, or that an action changes, needs the parents it names: PostgreSQL
+  checks the transaction's own rows again at every update, even where the key columns stay.
 
 Rows that the transaction wrote itself brought their parents along when they were written, and no stored row can name a
 key that isn't stored; so stored rows decide, those found by the statement's scan and, where the transaction changed the
@@ -118,7 +118,7 @@ class ForeignKeyLoads:
         for changed in self._changed:
             found = bound.found.get(changed.alias)
             rows = whole_table(changed.table, storage, t) if found is None else found
-            run.pending.append((changed.table, rows, changed.change))
+            run.pending.append((changed.table, rows, changed.change, changed.table.relation_id in bound.dirty))
         while run.pending:
             run.change(*run.pending.pop())
         return run.groups
@@ -173,7 +173,7 @@ class _Run:
         #: keys followed, by reference and by the way it was gone
         self._seen: dict[tuple[int, str, object], set[KeyValues]] = {}
         self.groups: list[tuple[Table, list[Row]]] = []
-        self.pending: list[tuple[Table, Sequence[Row], Change]] = []
+        self.pending: list[tuple[Table, Sequence[Row], Change, bool]] = []
 
     def load_named(self, reference: _Reference, reader: KeyReader | None) -> None:
         """Load the parents that new values name."""
@@ -185,10 +185,13 @@ class _Run:
                 pass
         self._load_whole(reference.parent)
 
-    def change(self, table: Table, rows: Sequence[Row], change: Change) -> None:
-        """Load what a change of these rows of ``table`` makes PostgreSQL look at."""
+    def change(self, table: Table, rows: Sequence[Row], change: Change, again: bool) -> None:
+        """Load what a change of these rows of ``table`` makes PostgreSQL look at.
+
+        ``again``: the transaction may have changed some of them before.
+        """
         rows = self._with_loaded(table, rows)
-        if change is not None:
+        if change is not None and again:
             for key in table.foreign_keys:
                 reference = self._loads.reference(table, key)
                 if reference.is_exact and reference.key_of_child is not None:
@@ -217,7 +220,7 @@ class _Run:
             return
         if _letter(key, change) == _SET_DEFAULT:
             self._load_whole(reference.parent)
-        self.pending.append((child, children, then))
+        self.pending.append((child, children, then, True))
 
     def _load_parents(self, reference: _Reference, keys: Iterable[KeyValues]) -> None:
         wanted = self._unseen(reference, _STAYS, keys)
