@@ -73,7 +73,7 @@ def scalar_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) 
     if target not in KEY_TYPE_OIDS:
         return None
     encode = value_encoder(target)
-    is_cast, is_trimmed = oid != target, operand.trimmed
+    is_cast, is_trimmed, scale = oid != target, operand.trimmed, operand.scale
 
     def read(bound: Bound) -> bytes | None:
         value = bound.values[at]
@@ -85,9 +85,16 @@ def scalar_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) 
             value = convert(oid, target, value, bound.zone_is_utc)
         if is_trimmed and value.endswith(b" "):
             raise NotUnderstood("the cast may cut trailing blanks off")
+        if scale is not None and _display_scale(value) > scale:
+            raise NotUnderstood("the cast may round the value")
         return encode(value)
 
     return target, read
+
+
+def _display_scale(numeric: bytes) -> int:
+    """Digits behind the point that a numeric in binary format shows."""
+    return int.from_bytes(numeric[6:8], "big")
 
 
 _ARRAY_ELEMENTS = {

@@ -42,12 +42,14 @@ class Constant:
 class Parameter:
     """A parameter of the statement, perhaps under a cast.
 
-    ``trimmed`` says that the cast may drop trailing blanks, as those to ``varchar(n)`` do.
+    ``trimmed`` says that the cast may drop trailing blanks, as those to ``varchar(n)`` do; ``scale`` that it rounds
+    to so many digits behind the point.
     """
 
     number: int  #: from 1
     cast_oid: int | None = None
     trimmed: bool = False
+    scale: int | None = None
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,14 @@ def _cast_operand(cast: Node, not_parameters: frozenset[int]) -> Constant | Para
             return Constant(str(inner.val.ival) if is_a(inner.val, ast.Integer) else inner.val.fval, type_oid)
     elif is_a(inner, ast.ParamRef) and not name.arrayBounds:
         type_oid, own = _named_type(name), _operand(inner, not_parameters)
-        trims = type_oid == oids.VARCHAR and bool(name.typmods)
-        if type_oid is not None and (trims or not name.typmods) and isinstance(own, Parameter):
-            return Parameter(own.number, type_oid, trims)
+        if type_oid is None or not isinstance(own, Parameter):
+            return None
+        if not name.typmods:
+            return Parameter(own.number, type_oid)
+        if type_oid == oids.VARCHAR:
+            return Parameter(own.number, type_oid, trimmed=True)
+        if type_oid == oids.NUMERIC and len(name.typmods) == 2 and is_a(name.typmods[1].val, ast.Integer):
+            return Parameter(own.number, type_oid, scale=name.typmods[1].val.ival)
     return None
 
 
