@@ -164,7 +164,9 @@ def test_transactions(run: Callable[[Work], None], cluster: LocalCluster) -> Non
 
 def test_copy(run: Callable[[Work], None]) -> None:
     async def work(conn: Any) -> None:
-        assert await conn.copy_records_to_table("t", records=[(n, None if n % 2 else "é") for n in range(50)]) == "COPY 50"
+        assert (
+            await conn.copy_records_to_table("t", records=[(n, None if n % 2 else "é") for n in range(50)]) == "COPY 50"
+        )
         out = io.BytesIO()
         assert await conn.copy_from_query("SELECT * FROM t WHERE id < $1 ORDER BY id", 2, output=out) == "COPY 2"
         assert out.getvalue() == "0\té\n1\t\\N\n".encode()
@@ -234,7 +236,9 @@ def test_refused_connections(cluster: LocalCluster) -> None:
 
     async def work() -> None:
         assert isinstance(await refused(ssl=False), asyncpg.ProtocolViolationError)
-        assert isinstance(await refused(user="nobody", password=cluster.token("nobody")), asyncpg.ProtocolViolationError)
+        assert isinstance(
+            await refused(user="nobody", password=cluster.token("nobody")), asyncpg.ProtocolViolationError
+        )
         assert "access denied" in str(await refused(password="guess"))
         assert isinstance(await refused(database="other"), asyncpg.InvalidCatalogNameError)
 
