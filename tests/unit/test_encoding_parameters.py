@@ -145,6 +145,22 @@ def test_integers_convert_or_are_out_of_range(value: int) -> None:
     assert convert(oid.INT8, oid.NUMERIC, integer(value, 8)) == numeric.from_decimal(Decimal(value))
 
 
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_integers_become_floats_as_postgresql_rounds_them(value: int) -> None:
+    assert convert(oid.INT8, oid.FLOAT8, integer(value, 8)) == struct.pack(">d", value)
+    if abs(value) <= 2**53:
+        assert convert(oid.INT8, oid.FLOAT4, integer(value, 8)) == struct.pack(">f", value)
+    else:
+        with pytest.raises(NotUnderstood):
+            convert(oid.INT8, oid.FLOAT4, integer(value, 8))
+
+
+@pytest.mark.parametrize("text", ["0", "-1.5", "0.1", "1e300", "NaN", "Infinity", "-Infinity"])
+def test_numerics_become_floats(text: str) -> None:
+    found = convert(oid.NUMERIC, oid.FLOAT8, numeric.from_decimal(Decimal(text)))
+    assert found == struct.pack(">d", float(text))
+
+
 @pytest.mark.parametrize("text", ["0.5", "NaN", "Infinity"])
 def test_what_is_no_integer_does_not_become_one(text: str) -> None:
     with pytest.raises(NotUnderstood):

@@ -60,6 +60,7 @@ SELECT coalesce(json_agg(json_build_object(
   'oid', s.oid::int8, 'schema', s.nspname, 'name', s.relname,
   'columns', (SELECT json_agg(json_build_object(
       'number', a.attnum, 'name', a.attname, 'type_oid', coalesce(b.base, 25)::int8, 'not_null', a.attnotnull,
+      'modifier', CASE WHEN b.base = a.atttypid THEN a.atttypmod ELSE 0 END,
       'generated', a.attgenerated <> '', 'dropped', a.attisdropped,
       'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END) ORDER BY a.attnum)
     FROM pg_catalog.pg_attribute a LEFT JOIN base_types b ON b.oid = a.atttypid

@@ -42,6 +42,7 @@ class Column:
     generated: bool = False
     dropped: bool = False
     default: str | None = None
+    modifier: int = 0  #: PostgreSQL's atttypmod: -1 for none; 0 where it isn't known, as for domains
 
 
 @dataclass(frozen=True)

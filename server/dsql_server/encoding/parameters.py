@@ -41,6 +41,8 @@ NAME_BYTES_MAX = 63
 NUMBER_CHARACTERS_MAX = 2_000
 NUMBER_EXPONENT_MAX = 2_000
 
+#: Up to here float8 holds every integer, so that rounding to float4 rounds once.
+_EXACT_AS_FLOAT8_MAX = 2**53
 _FLOAT4_SMALLEST_NORMAL = 2.0**-126
 _FLOAT4_HALF_STEP_MASK = 0x1FFF_FFFF
 _FLOAT4_HALF_STEP = 0x1000_0000
@@ -311,8 +313,9 @@ _READERS: dict[int, Callable[[str], bytes]] = {
 def convert(from_oid: int, to_oid: int, binary: bytes, zone_is_utc: bool = True) -> bytes:
     """A binary value of one type as the equal value of another, as PostgreSQL's cast would make it.
 
-    Understood: among int2, int4 and int8; numeric to and from those; among text, varchar, bpchar and unknown; date
-    to timestamp, and to timestamptz if the session's zone is UTC. Raises OutOfRange where an integer does not fit,
+    Understood: among int2, int4 and int8; numeric to and from those; these to float8, and integers that float8 holds
+    exactly to float4; among text, varchar, bpchar and unknown; date to timestamp, and to timestamptz if the session's
+    zone is UTC. Raises OutOfRange where an integer does not fit,
     NotUnderstood for everything else, fractions and NaN to an integer included.
     """
     if from_oid == to_oid:
@@ -324,6 +327,12 @@ def convert(from_oid: int, to_oid: int, binary: bytes, zone_is_utc: bool = True)
             return _pack_integer(number, target)
         if to_oid == oid.NUMERIC:
             return numeric.from_decimal(Decimal(number))
+        if to_oid == oid.FLOAT8:
+            return _FLOAT8.pack(number)
+        if to_oid == oid.FLOAT4 and abs(number) <= _EXACT_AS_FLOAT8_MAX:
+            return _FLOAT4.pack(number)
+    elif from_oid == oid.NUMERIC and to_oid == oid.FLOAT8:
+        return _float8_from_text(str(numeric.to_decimal(binary)))
     elif from_oid == oid.NUMERIC and target is not None:
         value = numeric.to_decimal(binary)
         if value.is_finite() and value == value.to_integral_value():

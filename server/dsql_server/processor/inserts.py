@@ -132,7 +132,7 @@ class InsertedRows:
             node = self._values[row][at]
             if is_a(node, ast.SetToDefault):
                 return Certain.RANDOM if column.default == Certain.RANDOM.value else None
-            return written_value(node, column.type_oid, self._oids)
+            return written_value(node, column, self._oids)
         if output == Certain.RANDOM.value:
             return Certain.RANDOM
         if output.startswith("NULL::"):

@@ -9,14 +9,18 @@ from typing import Any
 
 from pglast import ast
 
+from dsql_server.catalog.state import Column
 from dsql_server.encoding import type_oids as oids
 from dsql_server.processor.conditions import INTEGERS, Constant, Parameter, constant_or_parameter
 from dsql_server.processor.parse_tree import Node, is_a, parse_statement, walk
 
-#: Types for which a string means the same whatever the column's modifiers: no scale, precision or length to round to.
+#: Types that have no modifiers: no length, scale or precision to cut or round to.
 _UNMODIFIED = frozenset(
     {oids.BOOL, oids.INT2, oids.INT4, oids.INT8, oids.TEXT, oids.UUID, oids.BYTEA, oids.DATE, oids.FLOAT4, oids.FLOAT8}
 )
+_CHARACTERS = frozenset({oids.VARCHAR, oids.BPCHAR})
+_NO_MODIFIER, _UNKNOWN_MODIFIER = -1, 0
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.([0-9]*))?")
 _NUMBERED = re.compile(r"_\d+$")
 
 
@@ -89,34 +93,71 @@ def _assignments(items: tuple[Node, ...]) -> dict[str, Node]:
     return found
 
 
-def written_value(node: Node, column_oid: int, parameter_oids: tuple[int, ...]) -> Written:
-    """What an INSERT or UPDATE assigns to a column of a type, as far as it is certain before the statement runs."""
-    if is_a(node, ast.A_Const):
-        if node.isnull:
-            return Certain.NULL
-        if is_a(node.val, ast.String):
-            return Constant(node.val.sval, column_oid) if _is_certain(column_oid, node.val.sval) else None
+def written_value(node: Node, column: Column, parameter_oids: tuple[int, ...]) -> Written:
+    """What an INSERT or UPDATE assigns to a column, as far as it is certain before the statement runs."""
     if is_a(node, ast.FuncCall) and not node.args and node.funcname[-1].sval == "gen_random_uuid":
         return Certain.RANDOM
     if node is None or is_a(node, ast.ColumnRef) or (is_a(node, ast.TypeCast) and node.typeName.typmods):
         return None
+    if is_a(node, ast.A_Const):
+        return _constant(node, column)
     operand = constant_or_parameter(node)
     if isinstance(operand, Constant):
-        same = operand.type_oid == column_oid or {operand.type_oid, column_oid} <= INTEGERS
-        return operand if same and _is_certain(column_oid, operand.text) else None
+        same = operand.type_oid == column.type_oid or {operand.type_oid, column.type_oid} <= INTEGERS
+        return operand if same and _fits(column, operand.text) else None
     if operand is None or operand.cast_oid is not None or operand.number > len(parameter_oids):
         return None
-    oid = parameter_oids[operand.number - 1]
-    if oid in INTEGERS and column_oid in INTEGERS:
-        return operand
-    if oid != column_oid:
-        return None
-    if column_oid in _UNMODIFIED:
-        return operand
-    return Parameter(operand.number, oid, trimmed=True) if column_oid in (oids.VARCHAR, oids.BPCHAR) else None
+    return _parameter(operand.number, parameter_oids[operand.number - 1], column)
 
 
-def _is_certain(column_oid: int, text: str) -> bool:
-    if column_oid in (oids.VARCHAR, oids.BPCHAR):
+def _constant(node: Node, column: Column) -> Written:
+    if node.isnull:
+        return Certain.NULL
+    if is_a(node.val, ast.String):
+        return Constant(node.val.sval, column.type_oid) if _fits(column, node.val.sval) else None
+    if is_a(node.val, ast.Integer):
+        text = str(node.val.ival)
+        fits = column.type_oid in INTEGERS or (column.type_oid == oids.NUMERIC and _fits(column, text))
+        return Constant(text, column.type_oid) if fits else None
+    if is_a(node.val, ast.Float):
+        return Constant(node.val.fval, oids.NUMERIC) if _fits(column, node.val.fval, oids.NUMERIC) else None
+    return constant_or_parameter(node)
+
+
+def _parameter(number: int, oid: int, column: Column) -> Parameter | None:
+    """The parameter as the column will store it."""
+    if oid in INTEGERS and column.type_oid in INTEGERS:
+        return Parameter(number)
+    if column.type_oid == oids.NUMERIC and (oid in INTEGERS or oid == oids.NUMERIC):
+        scale = _scale(column)
+        if column.modifier == _NO_MODIFIER or scale is not None:
+            return Parameter(number, oids.NUMERIC, scale=scale)
+    elif oid == column.type_oid:
+        if oid in _UNMODIFIED or column.modifier == _NO_MODIFIER:
+            return Parameter(number)
+        if oid in _CHARACTERS:
+            return Parameter(number, oid, trimmed=True)
+    return None
+
+
+def _fits(column: Column, text: str, type_oid: int | None = None) -> bool:
+    """Whether the column stores a constant of its own type as it stands, if it takes it at all."""
+    if type_oid is not None and type_oid != column.type_oid:
+        return False
+    if column.type_oid == oids.TIMESTAMPTZ:
+        return False  # which instant it is depends on the session's time zone
+    if column.type_oid in _UNMODIFIED or column.modifier == _NO_MODIFIER:
+        return True
+    if column.type_oid in _CHARACTERS:
         return not text.endswith(" ")
-    return column_oid in _UNMODIFIED
+    scale = _scale(column)
+    decimal = _DECIMAL.fullmatch(text)
+    return scale is not None and decimal is not None and len(decimal[1] or "") <= scale
+
+
+def _scale(column: Column) -> int | None:
+    """Digits behind the point of a ``numeric`` with a modifier; None: none, or not known."""
+    if column.type_oid != oids.NUMERIC or column.modifier in (_NO_MODIFIER, _UNKNOWN_MODIFIER):
+        return None
+    scale = (column.modifier - 4) & 0x7FF
+    return scale if scale < 0x400 else None

@@ -12,6 +12,7 @@ from typing import Any
 from pglast import ast
 
 from dsql_server.catalog.state import CatalogState, ForeignKey, Index, Table
+from dsql_server.encoding import type_oids as oids
 from dsql_server.processor.access import Getter, comparable, scalar_getter
 from dsql_server.processor.foreign_keys import ForeignKeyLoads, KeyReader, bound_keys, scanned_keys
 from dsql_server.processor.inserts import InsertedRows
@@ -158,7 +159,7 @@ class WriteReader:
             column = table.columns[number - 1]
             if assignments is None or column.name not in assignments or column.generated:
                 return None
-            written = written_value(assignments[column.name], column.type_oid, self._oids)
+            written = written_value(assignments[column.name], column, self._oids)
             if isinstance(written, Certain):
                 return []
             scalar = scalar_getter(written, self._oids) if written is not None else None
@@ -188,7 +189,7 @@ class WriteReader:
         if alone:
             several = sum(i is not None and i.unique for i in (table.primary_key, *table.indexes)) > 1
             # With all of them there PostgreSQL itself finds the first error of several, in its own order.
-            keys.preloaded = on_conflict or several or bool(table.foreign_keys)
+            keys.preloaded = on_conflict or several or bool(table.foreign_keys) or _has_odd_equals(table)
             self._plan.insert = keys
         for key in table.foreign_keys:
             self._foreign.note_new_values(table, key, self._inserted_reader(rows, key))
@@ -233,6 +234,12 @@ class WriteReader:
             if changed.isdisjoint(key.columns) or (assignments is not None and _takes_excluded(assignments, names)):
                 continue
             self._foreign.note_new_values(table, key, self._assigned_reader(table, key, assignments))
+
+
+def _has_odd_equals(table: Table) -> bool:
+    """Whether equal keys may look different (0 and -0), so that PostgreSQL must see both to name the right one."""
+    key = table.primary_key
+    return key is not None and not {oids.FLOAT4, oids.FLOAT8}.isdisjoint(key.key_type_oids)
 
 
 def _takes_excluded(assignments: Assignments, names: set[str]) -> bool:
