@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import psycopg
@@ -254,6 +256,54 @@ def test_renamed_roles_keep_their_grants(one: Session, other: Session) -> None:
     finally:
         one.run("DROP TABLE t")
         one.run("DROP ROLE IF EXISTS after_it")
+
+
+def test_iam_trust_is_recorded_and_keeps_the_role(one: Session, other: Session) -> None:
+    arn = "arn:aws:iam::123456789012:role/example"
+    one.run("CREATE ROLE trusted WITH LOGIN")
+    one.run("CREATE ROLE without_login")
+    try:
+        one.run(f"AWS IAM GRANT trusted TO '{arn}'")
+        recorded = "SELECT pg_role_name, arn, grantor_pg_role_name FROM sys.iam_pg_role_mappings"
+        assert other.rows(recorded) == [("trusted", arn, "admin")]
+        with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="cannot be dropped"):
+            other.run("DROP ROLE trusted")
+        for refused, reason in (
+            ("trusted TO 'somebody'", "IAM role must look like an IAM ARN"),
+            (f"without_login TO '{arn}'", "role without_login must have the LOGIN attribute"),
+            (f"admin TO '{arn}'", "Role admin not supported"),
+            (f"missing TO '{arn}'", 'role "missing" does not exist'),
+        ):
+            with pytest.raises(psycopg.Error, match=reason):
+                one.run(f"AWS IAM GRANT {refused}")
+        one.run(f"AWS IAM REVOKE trusted FROM '{arn}'")
+        assert other.rows(recorded) == []
+    finally:
+        one.run("DROP ROLE trusted")
+        one.run("DROP ROLE without_login")
+
+
+def test_index_definitions_name_dsqls_access_method(one: Session) -> None:
+    one.run('CREATE TABLE t (a int, "B c" text, d int, PRIMARY KEY (a, d))')
+    assert one.finish('CREATE INDEX ASYNC i ON t ("B c") WHERE d > 3')
+    assert one.column("SELECT indexdef FROM pg_indexes WHERE tablename = 't' ORDER BY indexname") == [
+        'CREATE INDEX i ON public.t USING btree_index ("B c") WHERE (d > 3)',
+        'CREATE UNIQUE INDEX t_pkey ON public.t USING btree_index (a, d) INCLUDE ("B c")',
+    ]
+    columns = "SELECT pg_get_indexdef('i'::regclass, 1, true), pg_get_indexdef('i'::regclass, 0, true)"
+    assert one.rows(columns) == [('"B c"', 'CREATE INDEX i ON t USING btree_index ("B c") WHERE d > 3')]
+
+
+def test_functions_of_the_sys_schema(one: Session) -> None:
+    number = uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")
+    text = base64.b32encode(number.bytes).decode().rstrip("=").lower()
+    assert one.value("SELECT sys.uuid_to_base32_str(%s)", number) == text
+    assert one.value("SELECT sys.base32_str_to_uuid(%s)", text) == number
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        one.run("SELECT sys.base32_str_to_uuid('no-such-id')")
+    one.run("CREATE DOMAIN inner_type AS int")
+    one.run("CREATE DOMAIN outer_type AS inner_type")
+    assert one.value("SELECT sys.base_type_oid('outer_type'::regtype)::regtype::text") == "integer"
 
 
 # -- constraints that aren't valid yet --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsql_server.catalog.state import (
+    IAM_MAPPINGS_RELATION_ID,
     JOBS_RELATION_ID,
     CatalogState,
     Column,
@@ -23,7 +24,10 @@ from dsql_server.catalog.state import (
 )
 
 #: Stored tables of the ``sys`` schema have fixed relation ids.
-SYSTEM_TABLES = {("sys", "jobs"): JOBS_RELATION_ID}
+SYSTEM_TABLES = {
+    ("sys", "jobs"): JOBS_RELATION_ID,
+    ("sys", "iam_pg_role_mappings"): IAM_MAPPINGS_RELATION_ID,
+}
 
 _OWN = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid"
 

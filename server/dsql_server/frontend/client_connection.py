@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Collection
 from typing import Any
 
-from dsql_server.catalog.bootstrap import SERVER_VERSION
+from dsql_server.catalog.answers import SERVER_VERSION
 from dsql_server.frontend.session import Session
 from dsql_server.frontend.session_settings import needs_lookup, reported
 from dsql_server.frontend.startup import CANCEL_REQUEST, STARTUP_PACKET_MAX_BYTES, read_startup

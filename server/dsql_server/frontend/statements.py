@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from dsql_server.catalog.bootstrap import ANSWERED_PARAMETERS
+from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.errors import SqlError

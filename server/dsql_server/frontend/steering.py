@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsql_server.catalog.bootstrap import ANSWERED_PARAMETERS
+from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.frontend.planning import Planning
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE
 from dsql_server.interfaces import protocol as p

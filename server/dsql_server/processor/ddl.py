@@ -14,6 +14,7 @@ from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.pool import replay_changes
+from dsql_server.processor.role_mappings import change_mappings, refuse_mapped
 from dsql_server.statements import Statement
 
 _OTHER_DATABASE = re.compile(rb"\n?\d+ objects? in database [^\n]*")
@@ -34,7 +35,7 @@ class PendingDefinition:
     claims: list[Claim] = field(default_factory=list)
     mutations: list[Mutation] = field(default_factory=list)
     job_ids: list[str] = field(default_factory=list)  #: to be started once it is committed
-    #: the statement only asks for a job: nothing of what it did in the engine stays
+    #: the statement changes no catalog, only rows of the machinery's: nothing of what it did in the engine stays
     changes_nothing: bool = False
 
 
@@ -57,6 +58,15 @@ async def run_definition(
     definition = statement.definition
     assert definition is not None, "every DDL statement defines something"
     state = workspace.catalog
+    if definition.mapping is not None:
+        claims, mutations = await change_mappings(executor, statement)
+        answer = Answer()
+        answer.out.append(p.command_complete(statement.tag))
+        change = CatalogChange(state.version + 1, "", "", "")
+        return answer, PendingDefinition(change, claims=claims, mutations=mutations, changes_nothing=True)
+    if statement.tag == "DROP ROLE":
+        for _, role in definition.names:
+            refuse_mapped(role, executor.storage, workspace.t_start)
     parts: list[bytes] = []
     executor.opening(parts)
     before = Listing.read(await _ask(executor, b"".join(parts), LISTING_SQL))

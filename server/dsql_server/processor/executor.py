@@ -14,7 +14,7 @@ from typing import Any
 from dsql_server.catalog.changes import Catalog
 from dsql_server.catalog.state import Table
 from dsql_server.interfaces import protocol as p
-from dsql_server.interfaces.commit_path import CommitPath
+from dsql_server.interfaces.commit_path import CommitPath, StorageReader
 from dsql_server.interfaces.messages import (
     CommitOutcome,
     CommitRequest,
@@ -98,6 +98,11 @@ class Executor:
         self._savepoint = self._statement("SAVEPOINT dsqlkit_load")
         self._release = self._statement("RELEASE dsqlkit_load")
         self._check_deferred = self._statement("SET CONSTRAINTS ALL IMMEDIATE")
+
+    @property
+    def storage(self) -> StorageReader:
+        """What the transaction reads."""
+        return self._storage
 
     def _statement(self, sql: str) -> bytes:
         """Messages that run one of the machinery's statements, prepared once on this connection."""

@@ -1,0 +1,92 @@
+"""Functions of PostgreSQL that answer as Aurora DSQL's do, and hooks of the machinery behind others.
+
+PostgreSQL runs its own code for its own functions whatever body they are given, unless its planner puts the body in
+the call's place. So bodies given here are of the kind that it does: not STRICT, without sub-queries, and with each
+argument used once as far as possible. What they call is new, and so runs as written.
+"""
+
+from __future__ import annotations
+
+#: Version that Aurora DSQL reported in September 2026.
+SERVER_VERSION = "16.15"
+SERVER_VERSION_NUM = "160015"
+
+#: Parameters that the engine has another value for, by the name under which PostgreSQL shows them.
+ANSWERED_PARAMETERS = {
+    "server_version": SERVER_VERSION,
+    "server_version_num": SERVER_VERSION_NUM,
+    "max_connections": "20",
+}
+
+
+def _answered(name: str, otherwise: str) -> str:
+    """SQL for the value of the parameter that the expression ``name`` names."""
+    cases = " ".join(f"WHEN '{parameter}' THEN '{value}'" for parameter, value in ANSWERED_PARAMETERS.items())
+    return f"CASE lower({name}) {cases} ELSE {otherwise} END"
+
+
+_SETTINGS_COLUMNS = (
+    "unit, category, short_desc, extra_desc, context, vartype, source, min_val, max_val, enumvals, boot_val, "
+    "reset_val, sourcefile, sourceline, pending_restart"
+)
+
+#: How Aurora DSQL's access method is called.
+INDEX_METHOD = "btree_index"
+
+#: An index's definition with DSQL's access method; a primary key holds all the other columns as well.
+_INDEX_DEFINITION = f"""
+SELECT CASE WHEN i.indisprimary
+  THEN pg_catalog.regexp_replace(pg_catalog.regexp_replace($2, ' USING btree ', ' USING {INDEX_METHOD} '),
+    ' INCLUDE \\(.*\\)$', '') || coalesce((SELECT ' INCLUDE (' || pg_catalog.string_agg(
+      pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) || ')'
+    FROM pg_catalog.pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.attnum <> ALL ((i.indkey::int2[])[0 : i.indnkeyatts - 1])), '')
+  ELSE pg_catalog.regexp_replace($2, ' USING btree ', ' USING {INDEX_METHOD} ') END
+FROM pg_catalog.pg_index i WHERE i.indexrelid = $1
+"""
+
+ANSWERS_SQL = (
+    "CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    "AS $$SELECT 'PostgreSQL 16'::text$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.current_database() RETURNS name LANGUAGE sql STABLE PARALLEL SAFE "
+    "AS $$SELECT 'postgres'::name$$",
+    # Functions of PostgreSQL that have another body here. PostgreSQL runs its own code whatever the body says, unless
+    # its planner puts the body in the call's place; so they aren't STRICT, and use an argument once if they can.
+    "CREATE FUNCTION pg_catalog.engine_setting(text, boolean) RETURNS text LANGUAGE internal STABLE PARALLEL SAFE "
+    "STRICT AS 'show_config_by_name_missing_ok'",
+    "CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    f"AS $${'SELECT ' + _answered('$1', 'pg_catalog.engine_setting($1, false)')}$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text, boolean) RETURNS text LANGUAGE sql STABLE "
+    f"PARALLEL SAFE AS $${'SELECT ' + _answered('$1', 'pg_catalog.engine_setting($1, $2)')}$$",
+    f"CREATE OR REPLACE VIEW pg_catalog.pg_settings AS SELECT name, {_answered('name', 'setting')} AS setting, "
+    f"{_SETTINGS_COLUMNS} FROM pg_catalog.pg_show_all_settings() a",
+    # Whoever calls setval leaves a note, for the machinery to make the new value global.
+    "CREATE FUNCTION pg_catalog.engine_setval(regclass, bigint, boolean) RETURNS bigint LANGUAGE internal VOLATILE "
+    "STRICT AS 'setval3_oid'",
+    "CREATE FUNCTION pg_catalog.engine_note(regclass) RETURNS regclass LANGUAGE sql VOLATILE "
+    "AS $$SELECT CASE WHEN pg_catalog.set_config('dsqlkit.setval', pg_catalog.concat_ws(',', "
+    "NULLIF(pg_catalog.engine_setting('dsqlkit.setval', true), ''), $1::pg_catalog.oid::text), false) IS NOT NULL "
+    "THEN $1 END$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.setval(regclass, bigint, boolean) RETURNS bigint LANGUAGE sql VOLATILE "
+    "AS $$SELECT pg_catalog.engine_setval(pg_catalog.engine_note($1), $2, $3)$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.setval(regclass, bigint) RETURNS bigint LANGUAGE sql VOLATILE "
+    "AS $$SELECT pg_catalog.engine_setval(pg_catalog.engine_note($1), $2, true)$$",
+    # Loads rows that violate a constraint which is not valid yet: without any, its table checks nothing.
+    "CREATE FUNCTION pg_catalog.engine_checks(regclass, boolean) RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER "
+    "AS $$UPDATE pg_catalog.pg_class SET relchecks = CASE WHEN $2 THEN (SELECT pg_catalog.count(*) "
+    "FROM pg_catalog.pg_constraint WHERE conrelid = $1 AND contype = 'c') ELSE 0 END WHERE oid = $1$$",
+    "REVOKE EXECUTE ON FUNCTION pg_catalog.engine_checks(regclass, boolean) FROM PUBLIC",
+    "GRANT EXECUTE ON FUNCTION pg_catalog.engine_checks(regclass, boolean) TO dsql_loader",
+    "CREATE FUNCTION pg_catalog.engine_indexdef(oid, integer, boolean) RETURNS text LANGUAGE internal STABLE STRICT "
+    "PARALLEL SAFE AS 'pg_get_indexdef_ext'",
+    "CREATE FUNCTION pg_catalog.engine_shown_indexdef(oid, text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    f"AS $${_INDEX_DEFINITION}$$",
+    "CREATE FUNCTION pg_catalog.engine_shown_indexdef(oid, integer, boolean) RETURNS text LANGUAGE sql STABLE "
+    "PARALLEL SAFE AS $$SELECT CASE WHEN $2 = 0 "
+    "THEN pg_catalog.engine_shown_indexdef($1, pg_catalog.engine_indexdef($1, 0, $3)) "
+    "ELSE pg_catalog.engine_indexdef($1, $2, $3) END$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.pg_get_indexdef(oid) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    "AS $$SELECT pg_catalog.engine_shown_indexdef($1, 0, false)$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.pg_get_indexdef(oid, integer, boolean) RETURNS text LANGUAGE sql STABLE "
+    "PARALLEL SAFE AS $$SELECT pg_catalog.engine_shown_indexdef($1, $2, $3)$$",
+)
