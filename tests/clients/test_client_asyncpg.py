@@ -72,12 +72,13 @@ def test_direct_tls(cluster: LocalCluster) -> None:
 def test_types_in_binary(run: Callable[[Work], None]) -> None:
     async def work(conn: Any) -> None:
         await conn.execute(
-            "CREATE TABLE e (id int PRIMARY KEY, a smallint, b bigint, c real, d float8, f numeric, g boolean, h varchar(9),"
-            " i date, j time, k timestamp, l timestamptz, m interval, n bytea, o uuid, p jsonb)"
+            "CREATE TABLE e (id int PRIMARY KEY, a smallint, b bigint, c real, d float8, f numeric, g boolean,"
+            " h varchar(9), i date, j time, k timestamp, l timestamptz, m interval, n bytea, o uuid, p jsonb)"
         )
         at = dt.datetime(2026, 2, 3, 4, 5, 6, 789000)
         row = (
-            1, -7, 1 << 60, 1.5, 2.25, Decimal("-1234.567800"), True, "é😀", dt.date(1999, 12, 31), dt.time(23, 59, 59), at,
+            1, -7, 1 << 60, 1.5, 2.25, Decimal("-1234.567800"), True, "é😀", dt.date(1999, 12, 31),
+            dt.time(23, 59, 59), at,
             at.replace(tzinfo=dt.timezone.utc), dt.timedelta(days=3), b"\x00\xff", uuid.UUID(int=5), '{"a": [1, null]}',
         )  # fmt: skip
         places = ", ".join(f"${n}" for n in range(1, len(row) + 1))

@@ -1,7 +1,7 @@
 """Drivers of other languages: pgjdbc and node-postgres, each in a program of its own (folder ``programs``).
 
-pgjdbc is looked for where Debian's libpostgresql-jdbc-java puts it, or at ``DSQLKIT_PGJDBC_JAR``. node-postgres is taken
-from ``DSQLKIT_NODE_MODULES``, or installed once with npm into the user's cache directory.
+pgjdbc is looked for where Debian's libpostgresql-jdbc-java puts it, or at ``DSQLKIT_PGJDBC_JAR``. node-postgres is
+taken from ``DSQLKIT_NODE_MODULES``, or installed once with npm into the user's cache directory.
 """
 
 from __future__ import annotations

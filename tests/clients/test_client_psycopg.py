@@ -57,14 +57,15 @@ def test_protocol_versions(cluster: LocalCluster, version: str) -> None:
 @pytest.mark.parametrize("binary", [False, True])
 def test_types_both_ways(conn: psycopg.Connection[Any], binary: bool) -> None:
     conn.execute(
-        "CREATE TABLE everything (id int PRIMARY KEY, a smallint, b bigint, c real, d float8, e numeric(30,10), f boolean,"
-        " g varchar(20), h char(3), i date, j time, k timestamp, l timestamptz, m interval, n bytea, o uuid, p jsonb)"
+        "CREATE TABLE everything (id int PRIMARY KEY, a smallint, b bigint, c real, d float8, e numeric(30,10),"
+        " f boolean, g varchar(20), h char(3), i date, j time, k timestamp, l timestamptz, m interval,"
+        " n bytea, o uuid, p jsonb)"
     )
     now = dt.datetime(2026, 2, 3, 4, 5, 6, 789000)
     row = (
-        1, -7, 1 << 60, 1.5, 2.25, Decimal("12345678901234567890.0123456789"), True, "é😀", "abc", dt.date(1999, 12, 31),
-        dt.time(23, 59, 59), now, now.replace(tzinfo=dt.timezone.utc), dt.timedelta(days=3, seconds=5), b"\x00\xff",
-        uuid.UUID(int=5), Jsonb({"a": [1, None]}),
+        1, -7, 1 << 60, 1.5, 2.25, Decimal("12345678901234567890.0123456789"), True, "é😀", "abc",
+        dt.date(1999, 12, 31), dt.time(23, 59, 59), now, now.replace(tzinfo=dt.timezone.utc),
+        dt.timedelta(days=3, seconds=5), b"\x00\xff", uuid.UUID(int=5), Jsonb({"a": [1, None]}),
     )  # fmt: skip
     cursor = conn.cursor(binary=binary)
     cursor.execute(f"INSERT INTO everything VALUES ({', '.join(['%b' if binary else '%s'] * len(row))})", row)
@@ -154,9 +155,8 @@ def test_cursors_of_all_kinds(cluster: LocalCluster, conn: psycopg.Connection[An
     with cluster.connect(cursor_factory=psycopg.RawCursor) as raw:
         assert raw.execute("SELECT v FROM t WHERE id = $1", [7]).fetchone() == ("v7",)
     # Named cursors declare a cursor, which Aurora DSQL refuses.
-    with conn.transaction(), conn.cursor("named") as named:
-        with pytest.raises(psycopg.errors.FeatureNotSupported):
-            named.execute("SELECT * FROM t")
+    with conn.transaction(), conn.cursor("named") as named, pytest.raises(psycopg.errors.FeatureNotSupported):
+        named.execute("SELECT * FROM t")
     assert conn.execute("SELECT 1").fetchone() == (1,)
 
 

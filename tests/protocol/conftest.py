@@ -10,7 +10,7 @@ from raw_client import RawClient, connect, query, rows_of
 
 from dsql_server.testing import LocalCluster
 
-SETTLE_TIMEOUT_S = 3.0
+SETTLE_TIMEOUT_S = 10.0
 
 
 def held(cluster: LocalCluster) -> tuple[int, int]:
@@ -60,13 +60,26 @@ def another(cluster: LocalCluster) -> Iterator[Callable[[], RawClient]]:
         one.socket.close()
 
 
-@pytest.fixture
-def table(cluster: LocalCluster) -> Iterator[str]:
-    """A table of its own: id int primary key, v text."""
-    name = "protocol_rows"
-    with connect(cluster) as maker:
-        answer = maker.ask(query(f"CREATE TABLE {name} (id int PRIMARY KEY, v text)"))
+def ask_once(cluster: LocalCluster, sql: str) -> None:
+    """Run a statement in a session of its own, and wait until the server has let it go."""
+    before = held(cluster)
+    with connect(cluster) as session:
+        answer = session.ask(query(sql))
         assert answer[0].kind == "C", answer
+    settled(cluster, before)
+
+
+@pytest.fixture(scope="module")
+def module_table(dsql_cluster: LocalCluster) -> Iterator[str]:
+    """A table for one module: id int primary key, v text."""
+    name = "protocol_rows"
+    ask_once(dsql_cluster, f"CREATE TABLE {name} (id int PRIMARY KEY, v text)")
     yield name
-    with connect(cluster) as cleaner:
-        cleaner.ask(query(f"DROP TABLE {name}"))
+    ask_once(dsql_cluster, f"DROP TABLE {name}")
+
+
+@pytest.fixture
+def table(dsql_cluster: LocalCluster, module_table: str) -> str:
+    """The module's table, empty."""
+    ask_once(dsql_cluster, f"DELETE FROM {module_table}")
+    return module_table
