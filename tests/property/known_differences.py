@@ -134,4 +134,31 @@ KNOWN = (
             Step("SELECT * FROM k0"),
         ),
     ),
+    Case(
+        "values are cut and rounded before they meet a key",
+        ("k0", "k1"),
+        (
+            "CREATE TABLE k0 (a varchar(3) PRIMARY KEY, b numeric(6, 2) UNIQUE, c timestamp(0) UNIQUE, n int)",
+            "CREATE TABLE k1 (a text PRIMARY KEY, n int)",
+        ),
+        (
+            Step("INSERT INTO k0 VALUES ('ab ', 1.00, '2024-01-01 00:00:01', 1)"),
+            Step("INSERT INTO k0 (a) VALUES ($1)", (Parameter(b"ab    "),)),
+            Step("INSERT INTO k0 (a, n) VALUES ($1, 2) ON CONFLICT (a) DO UPDATE SET n = 2", (Parameter(b"ab    "),)),
+            Step(
+                "INSERT INTO k0 (a, b, n) VALUES ('x', $1, 3) ON CONFLICT (b) DO UPDATE SET n = 3",
+                (Parameter(b"1.001"),),
+            ),
+            Step(
+                "INSERT INTO k0 (a, c, n) VALUES ('y', $1, 4) ON CONFLICT (c) DO UPDATE SET n = 4",
+                (Parameter(b"2024-01-01 00:00:00.7"),),
+            ),
+            Step("INSERT INTO k0 (a, b) VALUES ('z', 0.999)"),
+            Step("INSERT INTO k0 (a, b) VALUES ('p', 5), ('q', 0.999) ON CONFLICT DO NOTHING"),
+            Step("UPDATE k0 SET b = $1 WHERE a = 'p'", (Parameter(b"1.004"),)),
+            Step("SELECT * FROM k0 WHERE a = $1::varchar(3)", (Parameter(b"ab ..."),)),
+            Step("INSERT INTO k1 VALUES ('ab ', 1)"),
+            Step("INSERT INTO k0 (a) SELECT a || '   ' FROM k1"),
+        ),
+    ),
 )

@@ -18,12 +18,22 @@ from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, con
 from dsql_server.encoding.rows import field_count, field_reader
 from dsql_server.interfaces.commit_path import Comparison, ScanRequest, StorageReader
 from dsql_server.interfaces.messages import Timestamp
-from dsql_server.processor.conditions import INTEGERS, TEXTS, Conjunct, Constant, OtherColumn, Parameter
+from dsql_server.processor.conditions import (
+    INTEGERS,
+    MODIFIER_OFFSET,
+    TEXTS,
+    Conjunct,
+    Constant,
+    OtherColumn,
+    Parameter,
+)
 
 Row = tuple[bytes, bytes]  #: key, stored value
 
 #: More distinct values than this in an IN list or a join: one scan is cheaper than many look-ups.
 POINTS_MAX = 2000
+NO_MODIFIER = -1
+_SCALE_BITS, _SCALE_NEGATIVE = 0x7FF, 0x400
 #: Up to so many keys are read one by one; more are grouped by node first.
 FEW_KEYS = 6
 
@@ -73,7 +83,7 @@ def scalar_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) 
     if target not in KEY_TYPE_OIDS:
         return None
     encode = value_encoder(target)
-    is_cast, is_trimmed, scale = oid != target, operand.trimmed, operand.scale
+    is_cast, modifier = oid != target, operand.modifier
 
     def read(bound: Bound) -> bytes | None:
         value = bound.values[at]
@@ -83,18 +93,26 @@ def scalar_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) 
             value = binary_from_text(oid, value, bound.zone_is_utc)
         if is_cast:
             value = convert(oid, target, value, bound.zone_is_utc)
-        if is_trimmed and value.endswith(b" "):
-            raise NotUnderstood("the cast may cut trailing blanks off")
-        if scale is not None and _display_scale(value) > scale:
-            raise NotUnderstood("the cast may round the value")
+        if modifier != NO_MODIFIER:
+            check_unchanged(target, modifier, value)
         return encode(value)
 
     return target, read
 
 
-def _display_scale(numeric: bytes) -> int:
-    """Digits behind the point that a numeric in binary format shows."""
-    return int.from_bytes(numeric[6:8], "big")
+def check_unchanged(type_oid: int, modifier: int, value: bytes) -> None:
+    """Raises NotUnderstood unless a cast to the type with this modifier leaves the value as it is, or refuses it."""
+    if type_oid == oids.NUMERIC:
+        scale = (modifier - MODIFIER_OFFSET) & _SCALE_BITS
+        is_same = int.from_bytes(value[6:8], "big") <= scale < _SCALE_NEGATIVE
+    elif type_oid == oids.VARCHAR:
+        is_same = len(value.decode()) <= modifier - MODIFIER_OFFSET and not value.endswith(b" ")
+    elif type_oid == oids.BPCHAR:
+        is_same = len(value.decode().rstrip(" ")) <= modifier - MODIFIER_OFFSET
+    else:
+        is_same = False
+    if not is_same:
+        raise NotUnderstood("the value may be cut or rounded")
 
 
 _ARRAY_ELEMENTS = {

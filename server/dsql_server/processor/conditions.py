@@ -20,6 +20,8 @@ _INITPLAN_OUTPUTS = re.compile(r"\(returns ([^)]*)\)")
 ORDERINGS = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}  #: operator → the same with its sides swapped
 
 INTEGERS = frozenset({oids.INT2, oids.INT4, oids.INT8})
+#: What PostgreSQL adds to a length, and to precision and scale, to make a typmod of them.
+MODIFIER_OFFSET = 4
 TEXTS = frozenset({oids.TEXT, oids.VARCHAR})
 
 _TYPE_NAMES = {
@@ -40,16 +42,11 @@ class Constant:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the statement, perhaps under a cast.
-
-    ``trimmed`` says that the cast may drop trailing blanks, as those to ``varchar(n)`` do; ``scale`` that it rounds
-    to so many digits behind the point.
-    """
+    """A parameter of the statement, perhaps under a cast to a type with a modifier (PostgreSQL's typmod; -1: none)."""
 
     number: int  #: from 1
     cast_oid: int | None = None
-    trimmed: bool = False
-    scale: int | None = None
+    modifier: int = -1
 
 
 @dataclass(frozen=True)
@@ -204,18 +201,24 @@ def _cast_operand(cast: Node, not_parameters: frozenset[int]) -> Constant | Para
         type_oid = _array_or_scalar(name)
         if type_oid is not None and is_a(inner.val, ast.String):
             return Constant(inner.val.sval, type_oid)
-        if type_oid == oids.NUMERIC and not name.typmods and is_a(inner.val, ast.Integer, ast.Float):
+        if type_oid == oids.NUMERIC and is_a(inner.val, ast.Integer, ast.Float):
             return Constant(str(inner.val.ival) if is_a(inner.val, ast.Integer) else inner.val.fval, type_oid)
     elif is_a(inner, ast.ParamRef) and not name.arrayBounds:
         type_oid, own = _named_type(name), _operand(inner, not_parameters)
         if type_oid is None or not isinstance(own, Parameter):
             return None
-        if not name.typmods:
-            return Parameter(own.number, type_oid)
-        if type_oid == oids.VARCHAR:
-            return Parameter(own.number, type_oid, trimmed=True)
-        if type_oid == oids.NUMERIC and len(name.typmods) == 2 and is_a(name.typmods[1].val, ast.Integer):
-            return Parameter(own.number, type_oid, scale=name.typmods[1].val.ival)
+        modifier = _modifier(type_oid, [t.val.ival for t in name.typmods or () if is_a(t.val, ast.Integer)])
+        if not name.typmods or modifier is not None:
+            return Parameter(own.number, type_oid, -1 if modifier is None else modifier)
+    return None
+
+
+def _modifier(type_oid: int, arguments: list[int]) -> int | None:
+    """PostgreSQL's typmod for the types whose values can be followed through a cast; None for others."""
+    if type_oid == oids.VARCHAR and len(arguments) == 1:
+        return arguments[0] + MODIFIER_OFFSET
+    if type_oid == oids.NUMERIC and len(arguments) == 2 and arguments[1] >= 0:
+        return (arguments[0] << 16 | arguments[1]) + MODIFIER_OFFSET
     return None
 
 

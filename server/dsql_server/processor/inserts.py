@@ -15,7 +15,7 @@ from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Bound, Getter, Row, comparable, scalar_getter
 from dsql_server.processor.conditions import Constant, OtherColumn, Parameter, operand_of
 from dsql_server.processor.parse_tree import Node, is_a
-from dsql_server.processor.targets import Certain, Targets, Written, written_value
+from dsql_server.processor.targets import Certain, Targets, Written, stored, written_value
 from dsql_server.processor.workspace import unique_holders
 
 #: Rows of one INSERT … VALUES whose keys are followed one by one.
@@ -138,7 +138,9 @@ class InsertedRows:
         if output.startswith("NULL::"):
             return Certain.NULL
         operand = operand_of(output, self._not_parameters)
-        return operand if isinstance(operand, Constant | Parameter) else None
+        if isinstance(operand, Constant):
+            return operand  # PostgreSQL has cast it already
+        return stored(operand, column, self._oids) if isinstance(operand, Parameter) else None
 
     def columns(self, numbers: Sequence[int], with_nulls: bool = False) -> list[list[Getter]] | None:
         """Readers of these columns for each row that has nothing random in them; None: not known.

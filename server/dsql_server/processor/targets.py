@@ -11,6 +11,8 @@ from pglast import ast
 
 from dsql_server.catalog.state import Column
 from dsql_server.encoding import type_oids as oids
+from dsql_server.encoding.parameters import binary_from_text
+from dsql_server.processor.access import NO_MODIFIER, check_unchanged
 from dsql_server.processor.conditions import INTEGERS, Constant, Parameter, constant_or_parameter
 from dsql_server.processor.parse_tree import Node, is_a, parse_statement, walk
 
@@ -18,9 +20,11 @@ from dsql_server.processor.parse_tree import Node, is_a, parse_statement, walk
 _UNMODIFIED = frozenset(
     {oids.BOOL, oids.INT2, oids.INT4, oids.INT8, oids.TEXT, oids.UUID, oids.BYTEA, oids.DATE, oids.FLOAT4, oids.FLOAT8}
 )
-_CHARACTERS = frozenset({oids.VARCHAR, oids.BPCHAR})
-_NO_MODIFIER, _UNKNOWN_MODIFIER = -1, 0
-_DECIMAL = re.compile(r"-?[0-9]+(?:\.([0-9]*))?")
+#: Types whose modifiers are understood.
+_MODIFIED = frozenset({oids.VARCHAR, oids.BPCHAR, oids.NUMERIC})
+_NUMBERS = INTEGERS | {oids.NUMERIC}
+_FLOATS = frozenset({oids.FLOAT4, oids.FLOAT8})
+_UNKNOWN_MODIFIER = 0
 _NUMBERED = re.compile(r"_\d+$")
 
 
@@ -97,67 +101,48 @@ def written_value(node: Node, column: Column, parameter_oids: tuple[int, ...]) -
     """What an INSERT or UPDATE assigns to a column, as far as it is certain before the statement runs."""
     if is_a(node, ast.FuncCall) and not node.args and node.funcname[-1].sval == "gen_random_uuid":
         return Certain.RANDOM
-    if node is None or is_a(node, ast.ColumnRef) or (is_a(node, ast.TypeCast) and node.typeName.typmods):
+    if node is None or (is_a(node, ast.TypeCast) and node.typeName.typmods):
         return None
-    if is_a(node, ast.A_Const):
-        return _constant(node, column)
-    operand = constant_or_parameter(node)
-    if isinstance(operand, Constant):
-        same = operand.type_oid == column.type_oid or {operand.type_oid, column.type_oid} <= INTEGERS
-        return operand if same and _fits(column, operand.text) else None
-    if operand is None or operand.cast_oid is not None or operand.number > len(parameter_oids):
-        return None
-    return _parameter(operand.number, parameter_oids[operand.number - 1], column)
-
-
-def _constant(node: Node, column: Column) -> Written:
-    if node.isnull:
+    if is_a(node, ast.A_Const) and node.isnull:
         return Certain.NULL
-    if is_a(node.val, ast.String):
-        return Constant(node.val.sval, column.type_oid) if _fits(column, node.val.sval) else None
-    if is_a(node.val, ast.Integer):
-        text = str(node.val.ival)
-        fits = column.type_oid in INTEGERS or (column.type_oid == oids.NUMERIC and _fits(column, text))
-        return Constant(text, column.type_oid) if fits else None
-    if is_a(node.val, ast.Float):
-        return Constant(node.val.fval, oids.NUMERIC) if _fits(column, node.val.fval, oids.NUMERIC) else None
-    return constant_or_parameter(node)
+    if is_a(node, ast.A_Const) and is_a(node.val, ast.String):
+        return _constant(Constant(node.val.sval, column.type_oid), column)
+    operand = constant_or_parameter(node)
+    return _constant(operand, column) if isinstance(operand, Constant) else stored(operand, column, parameter_oids)
 
 
-def _parameter(number: int, oid: int, column: Column) -> Parameter | None:
-    """The parameter as the column will store it."""
-    if oid in INTEGERS and column.type_oid in INTEGERS:
-        return Parameter(number)
-    if column.type_oid == oids.NUMERIC and (oid in INTEGERS or oid == oids.NUMERIC):
-        scale = _scale(column)
-        if column.modifier == _NO_MODIFIER or scale is not None:
-            return Parameter(number, oids.NUMERIC, scale=scale)
-    elif oid == column.type_oid:
-        if oid in _UNMODIFIED or column.modifier == _NO_MODIFIER:
-            return Parameter(number)
-        if oid in _CHARACTERS:
-            return Parameter(number, oid, trimmed=True)
-    return None
-
-
-def _fits(column: Column, text: str, type_oid: int | None = None) -> bool:
-    """Whether the column stores a constant of its own type as it stands, if it takes it at all."""
-    if type_oid is not None and type_oid != column.type_oid:
-        return False
-    if column.type_oid == oids.TIMESTAMPTZ:
-        return False  # which instant it is depends on the session's time zone
-    if column.type_oid in _UNMODIFIED or column.modifier == _NO_MODIFIER:
-        return True
-    if column.type_oid in _CHARACTERS:
-        return not text.endswith(" ")
-    scale = _scale(column)
-    decimal = _DECIMAL.fullmatch(text)
-    return scale is not None and decimal is not None and len(decimal[1] or "") <= scale
-
-
-def _scale(column: Column) -> int | None:
-    """Digits behind the point of a ``numeric`` with a modifier; None: none, or not known."""
-    if column.type_oid != oids.NUMERIC or column.modifier in (_NO_MODIFIER, _UNKNOWN_MODIFIER):
+def _constant(constant: Constant, column: Column) -> Constant | None:
+    """A constant of the statement's text as the column will store it."""
+    if constant.type_oid in _NUMBERS and column.type_oid in _NUMBERS | _FLOATS:
+        constant = Constant(constant.text, column.type_oid)
+    if constant.type_oid != column.type_oid or column.type_oid == oids.TIMESTAMPTZ:
+        return None  # an instant depends on the session's time zone, too
+    try:
+        value = binary_from_text(column.type_oid, constant.text)
+        if not is_unmodified(column):
+            check_unchanged(column.type_oid, column.modifier, value)
+    except ValueError:
         return None
-    scale = (column.modifier - 4) & 0x7FF
-    return scale if scale < 0x400 else None
+    return constant
+
+
+def stored(operand: Parameter | None, column: Column, parameter_oids: tuple[int, ...]) -> Parameter | None:
+    """A parameter as the column will store it: PostgreSQL casts it to the column's type, and shows no such cast."""
+    if operand is None or operand.number > len(parameter_oids):
+        return None
+    oid = parameter_oids[operand.number - 1] if operand.cast_oid is None else operand.cast_oid
+    if operand.cast_oid is not None:
+        # It is cast twice: that is followed only where the second one changes nothing.
+        same = oid == column.type_oid and (operand.modifier == column.modifier or is_unmodified(column))
+        return operand if same else None
+    if oid != column.type_oid and not (oid in _NUMBERS and column.type_oid in _NUMBERS | _FLOATS):
+        return None
+    if is_unmodified(column):
+        return Parameter(operand.number, column.type_oid)
+    is_known = column.modifier != _UNKNOWN_MODIFIER and column.type_oid in _MODIFIED
+    return Parameter(operand.number, column.type_oid, column.modifier) if is_known else None
+
+
+def is_unmodified(column: Column) -> bool:
+    """Whether the column stores values of its type as they are."""
+    return column.type_oid in _UNMODIFIED or column.modifier == NO_MODIFIER

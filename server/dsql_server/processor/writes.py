@@ -19,7 +19,7 @@ from dsql_server.processor.inserts import InsertedRows
 from dsql_server.processor.key_lookup import KeyLookup
 from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.plan import LoadPlan, conflict_alias
-from dsql_server.processor.targets import Certain, Targets, written_value
+from dsql_server.processor.targets import Certain, Targets, is_unmodified, written_value
 from dsql_server.processor.unique_indexes import Neighbours, partial_lookup
 
 #: Columns that a statement sets, with the values that its text gives them.
@@ -214,8 +214,9 @@ class WriteReader:
             return None
         columns = [source.by_name.get(name) for name in named[1]]
         numbers = []
-        for column, own in zip(columns, key.columns, strict=True):
-            if column is None or not comparable(rows.table.columns[own - 1].type_oid, column.type_oid):
+        for column, number in zip(columns, key.columns, strict=True):
+            own = rows.table.columns[number - 1]
+            if column is None or not comparable(own.type_oid, column.type_oid) or not is_unmodified(own):
                 return None
             numbers.append(column.number)
         return scanned_keys(source, named[0], numbers)
