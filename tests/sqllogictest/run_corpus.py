@@ -42,7 +42,7 @@ def main() -> int:
                 flush=True,
             )
             for refusal, times in report.refused.most_common():
-                print(f"    refused {times} ×: {refusal}", file=sys.stderr)
+                print(f"    refused {times} times: {refusal}", file=sys.stderr)
             for wrong in report.wrong[:WRONG_SHOWN_MAX]:
                 print(wrong, file=sys.stderr, flush=True)
             is_right = is_right and not report.wrong

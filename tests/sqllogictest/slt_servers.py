@@ -1,4 +1,4 @@
-"""The two servers that run the files: the cluster under test, and a plain PostgreSQL 16 to know dialects from errors."""
+"""The two servers that run the files: the cluster under test, and a plain PostgreSQL 16 to tell a dialect by."""
 
 from __future__ import annotations
 
