@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ class Stored:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
+        self._sorted: list[bytes] = []
         self.gets = 0
         self.scans: list[ScanRequest] = []
 
@@ -46,7 +48,10 @@ class Stored:
 
     def scan(self, request: ScanRequest) -> ScanResult:
         self.scans.append(request)
-        found = [(k, v) for k, v in sorted(self.rows.items()) if request.start <= k < request.end]
+        if len(self._sorted) != len(self.rows):
+            self._sorted = sorted(self.rows)
+        start, end = bisect_left(self._sorted, request.start), bisect_left(self._sorted, request.end)
+        found = [(k, self.rows[k]) for k in self._sorted[start:end]]
         if request.predicate:
             test = compile_predicate(request.predicate)
             found = [(k, v) for k, v in found if test(v)]
@@ -120,6 +125,7 @@ TREE = table(
     1030,
     "tree",
     {"id": oids.INT4, "up": oids.INT4},
+    indexes=[index(1032, "tree_up", [2], [oids.INT4])],
     foreign_keys=[ForeignKey("tree_up_fkey", (2,), 1030, (1,), on_delete="c", on_update="a")],
 )
 STATE = CatalogState(1, {t.relation_id: t for t in (USERS, ORDERS, ITEMS, TREE)})

@@ -82,10 +82,7 @@ class PlanReader:
         writes = WriteReader(
             self.result, self._state, self._targets, self._views, self._oids, self._not_parameters, sources
         )
-        for node in self._nodes:
-            if node["Node Type"] == "ModifyTable":
-                writes.read(node, alone=node is self._plan)
-        writes.finish()
+        writes.read(self._nodes, self._plan)
         return self.result
 
     def _pending(self) -> list[_Pending]:

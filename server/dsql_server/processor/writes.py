@@ -49,14 +49,28 @@ class WriteReader:
         self._foreign = ForeignKeyLoads(state)
         self._verified: dict[int, Table] = {}
         self._whole: dict[int, Table] = {t.relation_id: t for t in plan.whole}
+        #: tables that several nodes write: the text may name them by different names
+        self._repeated: set[int] = set()
 
-    def read(self, node: dict[str, Any], alone: bool) -> None:
-        """One ModifyTable node; ``alone``: the statement is nothing else."""
+    def read(self, nodes: Sequence[dict[str, Any]], root: dict[str, Any]) -> None:
+        """All nodes of a plan and its root."""
+        writing = [node for node in nodes if node["Node Type"] == "ModifyTable"]
+        for node in writing:
+            table = self._state.by_name.get((node["Schema"], node["Relation Name"]))
+            if table is None:
+                continue
+            if table in self._plan.written:
+                self._repeated.add(table.relation_id)
+            else:
+                self._plan.written.append(table)
+        for node in writing:
+            self._node(node, alone=node is root)
+        self._finish()
+
+    def _node(self, node: dict[str, Any], alone: bool) -> None:
         table = self._state.by_name.get((node["Schema"], node["Relation Name"]))
         if table is None:
             return
-        if table not in self._plan.written:
-            self._plan.written.append(table)
         if node["Operation"] == "Insert":
             self._insert(table, node, alone)
         elif node["Operation"] == "Update":
@@ -65,7 +79,7 @@ class WriteReader:
             self._plan.losing.add(table.relation_id)
             self._foreign.note_changed(table, node["Alias"], None)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Put together what all nodes asked for."""
         plan = self._plan
         for table, change in self._foreign.acted_on.values():
@@ -91,7 +105,7 @@ class WriteReader:
     def _assignments(self, table: Table, by_name: dict[str, Assignments]) -> Assignments | None:
         """The columns that the statement sets in the table; None: any, for the text names a view or is unclear."""
         name = table.name
-        if name in self._views or name in self._targets.repeated:
+        if name in self._views or name in self._targets.repeated or table.relation_id in self._repeated:
             return None
         return by_name.get(name)
 
@@ -175,7 +189,8 @@ class WriteReader:
     # -- INSERT ----------------------------------------------------------------------------------------------
 
     def _insert(self, table: Table, node: dict[str, Any], alone: bool) -> None:
-        rows = InsertedRows(table, node, self._targets, self._oids, self._not_parameters)
+        targets = Targets() if table.relation_id in self._repeated else self._targets
+        rows = InsertedRows(table, node, targets, self._oids, self._not_parameters)
         keys = rows.keys()
         on_conflict = "Conflict Resolution" in node
         self._plan.has_conflict_clause = self._plan.has_conflict_clause or on_conflict
