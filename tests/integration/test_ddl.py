@@ -362,6 +362,34 @@ def test_validating_an_unknown_constraint_is_refused_at_once(one: Session) -> No
         one.run("ALTER TABLE ASYNC t VALIDATE CONSTRAINT nothing")
 
 
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_has_no_more_columns_and_indexes_than_allowed(one: Session) -> None:
+    one.run(f"CREATE TABLE t ({', '.join(f'c{n} int' for n in range(254))}, PRIMARY KEY (c0))")
+    one.run("ALTER TABLE t ADD COLUMN last int")
+    with pytest.raises(psycopg.errors.TooManyColumns, match="tables can have at most 255 columns"):
+        one.run("ALTER TABLE t ADD COLUMN more int")
+    one.run("ALTER TABLE t DROP COLUMN last")
+    one.run("ALTER TABLE t ADD COLUMN more int")
+    for number in range(1, 24):
+        one.run(f"CREATE INDEX ASYNC ON t (c{number})")
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="more than 24 indexes per table are not allowed"):
+        one.run("CREATE INDEX ASYNC ON t (c100)")
+
+
+def test_there_are_no_more_schemas_and_statistics_than_allowed(one: Session) -> None:
+    for number in range(10):
+        one.run(f"CREATE SCHEMA s{number}")
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="more than 10 schemas not allowed"):
+        one.run("CREATE SCHEMA one_more")
+    one.run("CREATE TABLE t (a int, b int)")
+    for number in range(5):
+        one.run(f"CREATE STATISTICS s{number} ON a, b FROM t")
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="more than 5 extended statistics per table"):
+        one.run("CREATE STATISTICS one_more ON a, b FROM t")
+
+
 # -- many, and again --------------------------------------------------------------------------------------------------
 
 

@@ -174,6 +174,25 @@ def test_dropping_the_index_or_table_ends_the_job(one: Session) -> None:
     assert one.wait_for(first) and one.wait_for(second)
 
 
+def test_an_index_that_is_there_already_has_nothing_to_wait_for(one: Session) -> None:
+    one.run("CREATE TABLE t (id int)")
+    for _ in range(2):
+        assert one.finish("CREATE INDEX ASYNC IF NOT EXISTS i ON t (id)")
+
+
+def test_an_index_without_async_has_the_rows_that_are_there(one: Session, other: Session) -> None:
+    fill(one)
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match=r"please use CREATE INDEX ASYNC\."):
+        one.run("CREATE INDEX i ON t (v)")
+    one.run("SET disable_sync_create_index = off")
+    one.run("CREATE INDEX i ON t (v)")
+    (job_id,) = one.column(
+        "SELECT job_id FROM sys.jobs WHERE object_name = 'public.i' ORDER BY start_time DESC LIMIT 1"
+    )
+    assert one.wait_for(job_id)
+    assert other.column("SELECT id FROM t WHERE v = 77") == [77]
+
+
 def test_waiting_for_jobs(one: Session) -> None:
     with pytest.raises(psycopg.errors.InvalidTextRepresentation, match="Unable to convert text to UUID"):
         one.run("CALL sys.wait_for_job('no-such-job')")

@@ -51,7 +51,7 @@ class Planning(Transactions):
             if not is_utf8(encoding):
                 return SqlError("22023", f'invalid value for parameter "client_encoding": "{encoding}"')
         for refusal in statement.refusals if statement is not None else ():
-            if refusal.lifted_by is not None and self._settings.get(refusal.lifted_by) == "off":
+            if refusal.lifted_by in self._off:
                 continue
             return SqlError(
                 refusal.sqlstate, refusal.message, detail=refusal.detail, hint=refusal.hint, position=refusal.position

@@ -13,8 +13,9 @@ from dsql_server.processor.ddl import run_definition, touches_other_databases
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.executor import Executor
-from dsql_server.statements import Statement, StatementKind
+from dsql_server.statements import Parameter, Statement, StatementKind
 
+_OFF = frozenset({"off", "false", "no", "0"})
 #: How often a DDL statement on its own is run before a catalog that keeps changing is reported.
 DEFINITION_ATTEMPTS_MAX = 8
 
@@ -56,7 +57,16 @@ class Steering(Planning):
             self._forget_statements()
             self._out.append(p.command_complete(statement.tag))
         else:
+            if statement.parameter is not None:
+                self._turn(statement.parameter)
             self._out.append(p.command_complete(statement.tag))
+
+    def _turn(self, parameter: Parameter) -> None:
+        """SET of a parameter that only Aurora DSQL has."""
+        if parameter.values and parameter.values[0].lower() in _OFF:
+            self._off.add(parameter.name)
+        else:
+            self._off.discard(parameter.name)
 
     def _warn(self, sqlstate: str, text: str) -> None:
         body = p.error_response(sqlstate, text, severity="WARNING")

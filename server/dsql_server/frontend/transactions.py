@@ -63,6 +63,7 @@ class Transactions(ClientStream):
         self.plan_settings = PlanSettings()
         self._settings_stale = True
         self._alone = False  #: the request holds one statement only
+        self._off: set[str] = set()  #: Aurora DSQL's own boolean parameters that the session turned off
 
     def hang_up(self) -> None:
         """The client is gone, or has to go."""
@@ -113,7 +114,12 @@ class Transactions(ClientStream):
         if executor.workspace is None:
             catalog = self.services.catalog
             if executor.processor.version < catalog.version:
-                await executor.processor.replay(catalog)
+                try:
+                    await executor.processor.replay(catalog)
+                except EngineError as error:
+                    # Its database is of no use any more, nor is the session on it.
+                    self.wind_up()
+                    raise server_unavailable() from error
         return executor
 
     async def _commit(self) -> None:

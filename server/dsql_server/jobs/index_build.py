@@ -57,7 +57,7 @@ class IndexBuild:
         """``completed`` is the job's row, committed with the catalog change that makes the index valid."""
         found = self._find()
         if found is None:
-            return JobStatus.COMPLETED, SKIPPED_DETAIL
+            return JobStatus.COMPLETED, SKIPPED_DETAIL if self._job.object_id else None
         if found[1].plain:
             return await self._build_plain(completed)
         return await self._check_computed(completed)

@@ -72,6 +72,9 @@ class JobManager:
         if definition.index is not None and definition.index.is_async:
             answered = new_job_id()
             jobs += self._index_builds(answered, pending)
+        elif pending.new_indexes:
+            # Made without ASYNC: nobody is told of the job, but rows may be there all the same.
+            jobs += self._index_builds(new_job_id(), pending)
         elif definition.validates is not None:
             answered = new_job_id()
             jobs.append(self._validation(answered, definition.validates, pending))
@@ -92,7 +95,8 @@ class JobManager:
         for table, index in pending.new_indexes:
             name = f"{index.schema}.{index.name}"
             jobs.append(Job(job_id, JobType.INDEX_BUILD, self._now_us(), table.relation_id, index.relation_id, name))
-        return jobs
+        # Of an index that was there already, too: somebody may wait for the id.
+        return jobs or [Job(job_id, JobType.INDEX_BUILD, self._now_us())]
 
     def _validation(self, job_id: str, constraint: str, pending: PendingDefinition) -> Job:
         pending.changes_nothing = True

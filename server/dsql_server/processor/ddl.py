@@ -10,6 +10,7 @@ from dsql_server.catalog.introspection import LISTING_SQL, Listing, sequences_sq
 from dsql_server.catalog.state import CatalogState, Index, Sequence, Table
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation
+from dsql_server.processor.definition_limits import check_counts, check_tables, counting_sql
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
@@ -86,6 +87,8 @@ async def run_definition(
         search_path=search_path,
         shared=definition.object_type in _SHARED_OBJECTS,
     )
+    check_tables(change)
+    check_counts(statement.tag, [int(await _ask(executor, b"", sql)) for sql in counting_sql(statement.tag)])
     pending = _pending(state, change)
     if altered:
         kept = [s for s in altered if s.relation_id not in change.drops]
