@@ -215,7 +215,7 @@ def _cast_operand(cast: Node, not_parameters: frozenset[int]) -> Constant | Para
 
 def _modifier(type_oid: int, arguments: list[int]) -> int | None:
     """PostgreSQL's typmod for the types whose values can be followed through a cast; None for others."""
-    if type_oid == oids.VARCHAR and len(arguments) == 1:
+    if type_oid in (oids.VARCHAR, oids.BPCHAR) and len(arguments) == 1:
         return arguments[0] + MODIFIER_OFFSET
     if type_oid == oids.NUMERIC and len(arguments) == 2 and arguments[1] >= 0:
         return (arguments[0] << 16 | arguments[1]) + MODIFIER_OFFSET
