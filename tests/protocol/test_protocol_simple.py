@@ -244,6 +244,10 @@ def test_reads_beside_ddl_leave_no_rows_behind(cluster: LocalCluster, table: str
             f"BEGIN; DROP ROLE protocol_role; SELECT * FROM {table}; COMMIT",
         ):
             answer = client.ask(query(text))
+            while any(m.kind == "E" and "(OC001)" in m.fields["M"] for m in answer):
+                # A job of another test changed the catalog meanwhile.
+                client.ask(query("ROLLBACK"))
+                answer = client.ask(query(text))
             assert "E" not in kinds(answer), text
             client.ask(query(f"UPDATE {table} SET v = v || '+' WHERE id = 1"))
             assert rows_of(client.ask(query(f"SELECT count(*) FROM {table}"))) == [[b"1"]]

@@ -173,3 +173,31 @@ def test_copy_out_of_a_large_result(cluster: LocalCluster, client: RawClient) ->
             size += len(message.body) if message.kind == "d" else 0
     assert size > 95 * MIB
     assert watch.growth_bytes < GROWTH_MAX_BYTES
+
+
+@pytest.mark.parametrize("simple", [False, True])
+def test_many_answers_are_sent_as_they_come(cluster: LocalCluster, client: RawClient, simple: bool) -> None:
+    """One batch, or one text, whose answers are much more than anyone should gather."""
+    sql = "SELECT repeat('x', 100000)"
+    client.ask(query("SELECT 1"))
+    with Watch(cluster) as watch:
+        if simple:
+            client.send(query(f"{sql};" * 1000))
+        else:
+            client.send(parse(sql, "s") + (bind(name="s") + execute()) * 1000 + SYNC)
+        size, tail = drain(client)
+    assert size > 95 * MIB
+    assert tail.endswith("CZ")
+    assert watch.growth_bytes < GROWTH_MAX_BYTES
+
+
+def test_a_long_batch_without_sync_is_worked_off(cluster: LocalCluster, client: RawClient) -> None:
+    value = b"x" * 10_000
+    client.ask(parse("SELECT length($1)", "s") + SYNC)
+    with Watch(cluster) as watch:
+        writer = threading.Thread(target=client.send, args=((bind([value], name="s") + execute()) * 10_000, SYNC))
+        writer.start()
+        answer = client.until("Z")
+        writer.join()
+    assert kinds(answer) == "2DC" * 10_000 + "Z"
+    assert watch.growth_bytes < GROWTH_MAX_BYTES

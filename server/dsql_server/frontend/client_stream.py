@@ -14,6 +14,8 @@ from dsql_server.processor.executor import WAIT
 SHORT_MESSAGE_SIZE_MAX_BYTES = 10_000
 #: What a client may send ahead of the session's work before it is made to wait, in bytes.
 READ_AHEAD_MAX_BYTES = 1024 * 1024
+#: Pieces of answers that are gathered before they are sent; a piece is at most a streamed answer's.
+GATHERED_PARTS_MAX = 32
 _LONG_MESSAGES = frozenset({p.QUERY, p.PARSE, p.BIND, p.COPY_DATA, p.FUNCTION_CALL})
 
 
@@ -116,6 +118,11 @@ class ClientStream:
         if self._out:
             self._write(b"".join(self._out))
             self._out.clear()
+
+    def _flush_if_much(self) -> None:
+        """Send what is gathered if it is much; never behind the last statement, whose completion may be taken back."""
+        if len(self._out) > GATHERED_PARTS_MAX:
+            self._flush()
 
     def _stream(self, data: bytes) -> None:
         self._flush()

@@ -294,6 +294,7 @@ class ExtendedQuery(SimpleQuery):
                 self._prepared.pop(name, None)
 
     async def _execute(self, raw: bytes, pending: _Pending, final: bool) -> None:
+        self._flush_if_much()
         name = read_execute(raw)
         portal = self._portals.get(name)
         if portal is None:

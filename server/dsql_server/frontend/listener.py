@@ -123,7 +123,8 @@ class Listener:
             client.close()
             return
         connection = ClientConnection(self.services, self.verifier, self.hostnames, self.now, self.connections)
-        await self._loop.connect_accepted_socket(
+        # The loop is uvloop's, which takes the last argument on Python 3.10 as well.
+        await self._loop.connect_accepted_socket(  # type: ignore[call-arg]
             lambda: connection,
             client,
             ssl=self._tls,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dsql_server.frontend.extended_query import ExtendedQuery
 from dsql_server.interfaces import protocol as p
 
+#: Messages without a Sync or Flush behind them are handled when there are so many, in bytes.
+BATCH_MAX_BYTES = 1024 * 1024
 _EXTENDED = frozenset({p.PARSE, p.BIND, p.DESCRIBE, p.EXECUTE, p.CLOSE})
 
 
@@ -14,6 +16,7 @@ class Session(ExtendedQuery):
     async def _run(self) -> None:
         try:
             batch: list[tuple[int, bytes]] = []
+            batch_bytes = 0
             while True:
                 received = await self._next()
                 if received is None or received[0] == p.TERMINATE:
@@ -23,18 +26,22 @@ class Session(ExtendedQuery):
                     continue
                 if kind in _EXTENDED:
                     batch.append(received)
+                    batch_bytes += len(received[1])
+                    if batch_bytes > BATCH_MAX_BYTES and kind == p.EXECUTE:
+                        await self._extended(batch, synced=False)
+                        batch, batch_bytes = [], 0
                 elif kind == p.SYNC_TYPE:
                     await self._extended(batch, synced=True)
-                    batch = []
+                    batch, batch_bytes = [], 0
                     await self._sync()
                 elif kind == p.FLUSH_TYPE:
                     await self._extended(batch, synced=False)
-                    batch = []
+                    batch, batch_bytes = [], 0
                     self._flush()
                 elif kind == p.QUERY:
                     if batch:
                         await self._extended(batch, synced=False)
-                        batch = []
+                        batch, batch_bytes = [], 0
                     if not self._skipping:
                         await self._simple(received[1])
                 elif kind == p.FUNCTION_CALL:

@@ -38,6 +38,7 @@ class SimpleQuery(Steering):
             self._out.append(p.EMPTY_QUERY_MESSAGE)
         self._alone = len(statements) == 1
         for statement in statements:
+            self._flush_if_much()
             self._refuse_in_failed_block(statement)
             refusal = self._refusal(statement)
             if refusal is not None:
