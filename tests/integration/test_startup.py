@@ -221,6 +221,8 @@ dsql_server.cli.commands.dsqlkit()
 
 @as_root
 def test_it_runs_as_an_ordinary_user(open_directory: Path) -> None:
+    if not all(place.stat().st_mode & 0o005 == 0o005 for place in Path(sys.prefix, "lib").resolve().parents):
+        pytest.skip(f"an ordinary user can't read the virtual environment {sys.prefix}")
     account = pwd.getpwnam("nobody")
     home = open_directory / "home"
     home.mkdir(mode=0o700)
