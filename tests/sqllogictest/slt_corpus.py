@@ -17,7 +17,7 @@ def corpus_directory() -> Path | None:
     :raises NotADirectoryError: the variable names something else.
     """
     named = os.environ.get(VARIABLE)
-    if named is None:
+    if not named:
         return _BESIDE if _BESIDE.is_dir() else None
     if not Path(named).is_dir():
         raise NotADirectoryError(f"{VARIABLE}={named} is not a directory; unset it or name the corpus's")
