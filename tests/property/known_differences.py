@@ -161,4 +161,33 @@ KNOWN = (
             Step("INSERT INTO k0 (a) SELECT a || '   ' FROM k1"),
         ),
     ),
+    Case(
+        "EXPLAIN calls the columns of a UNION by those of its first arm",
+        ("k0", "k1"),
+        ("CREATE TABLE k0 (a int PRIMARY KEY, b int)", "CREATE TABLE k1 (a int PRIMARY KEY, b int)"),
+        (
+            Step("INSERT INTO k0 VALUES (1, 10), (2, 20), (3, 30)"),
+            Step("INSERT INTO k1 VALUES (10, 1), (20, 2), (30, 3)"),
+            Step("SELECT * FROM (SELECT a FROM k0 UNION ALL SELECT b FROM k0) z JOIN k1 ON k1.a = z.a"),
+            Step("SELECT * FROM (SELECT a FROM k0 UNION ALL SELECT b FROM k0) z WHERE z.a NOT IN (SELECT a FROM k1)"),
+            Step(
+                "SELECT z.a FROM (SELECT a FROM k0 WHERE b = 10 UNION ALL SELECT b FROM k0) z "
+                "WHERE NOT EXISTS (SELECT 1 FROM k1 WHERE k1.a = z.a)"
+            ),
+            Step(
+                "WITH RECURSIVE r(n) AS (SELECT a FROM k0 WHERE a = 1 UNION ALL "
+                "SELECT k0.b FROM r JOIN k0 ON k0.a = r.n) SELECT n, (SELECT count(*) FROM k1 WHERE k1.a = r.n) FROM r"
+            ),
+        ),
+    ),
+    Case(
+        "new references come from every arm of a UNION",
+        ("k0", "k1"),
+        ("CREATE TABLE k0 (a int PRIMARY KEY, b int)", "CREATE TABLE k1 (a int REFERENCES k0, b int)"),
+        (
+            Step("INSERT INTO k0 VALUES (1, 4), (2, 3), (3, 2), (4, 1)"),
+            Step("INSERT INTO k1 SELECT a FROM k0 WHERE a = 1 UNION ALL SELECT b FROM k0 WHERE a = 2"),
+            Step("INSERT INTO k1 SELECT b FROM k0 WHERE a = 1 UNION ALL SELECT a + 7 FROM k0 WHERE a = 2"),
+        ),
+    ),
 )

@@ -205,13 +205,32 @@ class QueryGenerator:
             where = self.condition([*inner, *outer] if lateral else inner, 1)
             text = f"(SELECT {select} FROM {relation.name} AS {inner[0].alias} WHERE {where})"
             return f"{'LATERAL ' if lateral else ''}{text} AS {alias}", scope
-        if rng.random() < 0.06:
+        if rng.random() < 0.08:
+            union = self._union(relation, alias)
+            if union is not None:
+                return union
+        if rng.random() < 0.08:
             # Columns renamed to one another's names.
             names = [c.name for c in relation.columns]
             rng.shuffle(names)
             scope = [InScope(alias, Column(n, c.kind)) for n, c in zip(names, relation.columns, strict=True)]
             return f"{relation.name} AS {alias} ({', '.join(names)})", scope
         return f"{relation.name} AS {alias}", self.columns_of(relation, alias)
+
+    def _union(self, left: Relation, alias: str) -> tuple[str, list[InScope]] | None:
+        """Two relations under one another, as far as they have columns of the same types."""
+        right = self.relation()
+        a, b = self.columns_of(left, self.alias()), self.columns_of(right, self.alias())
+        pairs = [(x, y) for x in a for y in b if x.kind == y.kind]
+        if not pairs:
+            return None
+        pairs = self.rng.sample(pairs, min(len(pairs), 2))
+        arms = (
+            f"SELECT {', '.join(f'{x} AS x{i}' for i, (x, _) in enumerate(pairs))} FROM {left.name} AS {a[0].alias}",
+            f"SELECT {', '.join(str(y) for _, y in pairs)} FROM {right.name} AS {b[0].alias}",
+        )
+        text = f"({arms[0]}{self.where(a, 0.6)} UNION ALL {arms[1]}{self.where(b, 0.6)}) AS {alias}"
+        return text, [InScope(alias, Column(f"x{i}", x.kind)) for i, (x, _) in enumerate(pairs)]
 
     # -- SELECT ----------------------------------------------------------------------------------------------
 

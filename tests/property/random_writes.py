@@ -81,10 +81,9 @@ class ScriptGenerator(QueryGenerator):
         return self.steps(sql + self._returning(table), ambiguous=many)
 
     def _insert_query(self, table: Relation) -> str:
-        """INSERT … SELECT from another table, in an order of its own, for the first of two equal keys wins."""
+        """INSERT … SELECT from one or more tables, in an order of its own, for the first of two equal keys wins."""
         rng = self.rng
-        source = self.table()
-        scope = self.columns_of(source, alias := self.alias())
+        source, scope = self.source() if rng.random() < 0.4 else self._one_source([])
         shown = []
         for column in table.writable:
             same = [c for c in scope if c.kind == column.kind]
@@ -94,10 +93,10 @@ class ScriptGenerator(QueryGenerator):
                 shown.append(f"(row_number() OVER (ORDER BY {self._order(scope)}))")
             else:
                 shown.append(f"{self.cell(column)}::{column.kind.sql}")
-        limit = f" LIMIT {rng.randint(1, 5)}" if rng.random() < 0.5 else ""
+        limit = f" LIMIT {rng.randint(1, 5)}" if rng.random() < 0.7 else ""
         return (
             f"INSERT INTO {table.name} ({', '.join(c.name for c in table.writable)}) SELECT {', '.join(shown)} "
-            f"FROM {source.name} AS {alias}{self.where(scope)} ORDER BY {self._order(scope)}{limit}"
+            f"FROM {source}{self.where(scope)} ORDER BY {self._order(scope)}{limit}"
         )
 
     def _order(self, scope: list[InScope]) -> str:

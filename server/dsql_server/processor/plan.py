@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,8 +67,8 @@ class LoadPlan:
 
     def with_literals(self, literals: Sequence[bytes | None]) -> LoadPlan:
         """The same plan for a text with these literals, in text format."""
-        plan = copy.copy(self)
-        plan.literals = literals
+        plan = object.__new__(LoadPlan)
+        plan.__dict__ = {**self.__dict__, "literals": literals}
         return plan
 
     def bind_literals(self, bound: Bound) -> None:

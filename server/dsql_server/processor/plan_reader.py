@@ -18,11 +18,20 @@ _INNER_SIDE_FILTERED = frozenset({"Inner", "Left", "Semi", "Anti"})
 _CONDITIONS = ("Index Cond", "Recheck Cond", "Filter")
 
 
+#: Nodes that put the rows of several inputs into one stream. Seen from above, EXPLAIN calls the stream's columns by
+#: those of its first input.
+_MERGING = frozenset({"Append", "Merge Append", "Recursive Union"})
+
+#: The inputs of merging nodes that a node lies in, from the top down.
+_Branch = tuple[tuple[int, int], ...]
+
+
 @dataclass
 class _Pending:
     alias: str
     table: Table
     conjuncts: list[Conjunct]
+    branch: _Branch
 
     @property
     def has_own_operand(self) -> bool:
@@ -33,11 +42,12 @@ class _Pending:
         return any(isinstance(c.operand, OtherColumn) and c.operand.alias in placed for c in self.conjuncts)
 
 
-def plan_nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """All nodes of an EXPLAIN (FORMAT JSON) plan, top down."""
-    nodes = [plan]
-    for child in plan.get("Plans", ()):
-        nodes += plan_nodes(child)
+def plan_nodes(plan: dict[str, Any], branch: _Branch = ()) -> list[tuple[dict[str, Any], _Branch]]:
+    """All nodes of an EXPLAIN (FORMAT JSON) plan, top down, each with the branch that it lies in."""
+    nodes = [(plan, branch)]
+    merges = plan["Node Type"] in _MERGING
+    for number, child in enumerate(plan.get("Plans", ())):
+        nodes += plan_nodes(child, (*branch, (id(plan), number)) if merges else branch)
     return nodes
 
 
@@ -63,7 +73,7 @@ class PlanReader:
         self._targets = targets
         self._views = views
         outputs: set[int] = set()
-        for node in self._nodes:
+        for node, _ in self._nodes:
             outputs |= initplan_outputs(node.get("Subplan Name", ""))
         self._not_parameters = frozenset(outputs)
         self._extra: dict[str, list[Conjunct]] = {}
@@ -73,36 +83,44 @@ class PlanReader:
         """The load plan."""
         self._attach_join_filters(self._plan)
         sources: dict[str, Table] = {}
-        for scan in self._ordered(self._pending()):
+        pending = self._pending()
+        for scan in self._ordered(pending):
             usable = [c for c in scan.conjuncts if not isinstance(c.operand, OtherColumn) or c.operand.alias in sources]
             access = choose_access(scan.table, usable, self._oids, sources)
             self.result.scans.append(Scan(scan.alias, scan.table, access))
             sources[scan.alias] = scan.table
         self.result.scans = _without_duplicates(self.result.scans)
+        unmerged = {scan.alias: scan.table for scan in pending if not scan.branch}
         writes = WriteReader(
-            self.result, self._state, self._targets, self._views, self._oids, self._not_parameters, sources
+            self.result, self._state, self._targets, self._views, self._oids, self._not_parameters, unmerged
         )
-        writes.read(self._nodes, self._plan)
+        writes.read([node for node, _ in self._nodes], self._plan)
         return self.result
 
     def _pending(self) -> list[_Pending]:
-        found = []
-        for node in self._nodes:
+        found: dict[str, _Pending] = {}
+        scans = []
+        for node, branch in self._nodes:
             if "Relation Name" in node and "Scan" in node["Node Type"]:
                 table = self._state.by_name.get((node["Schema"], node["Relation Name"]))
                 if table is not None:
-                    found.append(_Pending(node["Alias"], table, self._conjuncts(node)))
-        aliases = [scan.alias for scan in found]
-        for scan in found:
-            # Aliases are unique in EXPLAIN; should they not be, no scan may lean on another.
-            if len(set(aliases)) < len(aliases):
-                scan.conjuncts = [c for c in scan.conjuncts if not isinstance(c.operand, OtherColumn)]
-            scan.conjuncts = [
-                c
-                for c in scan.conjuncts
-                if not (isinstance(c.operand, OtherColumn) and self._targets.is_renamed(c.operand.alias))
-            ]
-        return found
+                    scan = _Pending(node["Alias"], table, self._conjuncts(node), branch)
+                    scans.append(scan)
+                    found[scan.alias] = scan
+        # Aliases are unique in EXPLAIN; should they not be, no scan may lean on another.
+        known = found if len(found) == len(scans) else {}
+        for scan in scans:
+            scan.conjuncts = [c for c in scan.conjuncts if self._is_certain(c, scan, known)]
+        return scans
+
+    def _is_certain(self, conjunct: Conjunct, scan: _Pending, known: dict[str, _Pending]) -> bool:
+        """Whether a column of another scan that the condition names is that scan's column, and nothing else."""
+        if not isinstance(conjunct.operand, OtherColumn):
+            return True
+        other = known.get(conjunct.operand.alias)
+        if other is None or self._targets.is_renamed(other.alias):
+            return False
+        return other.branch == scan.branch[: len(other.branch)]
 
     def _ordered(self, pending: list[_Pending]) -> list[_Pending]:
         """Scans with conditions of their own first, then those that joins with earlier ones restrict."""

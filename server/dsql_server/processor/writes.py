@@ -27,7 +27,9 @@ Assignments = dict[str, Node]
 
 
 class WriteReader:
-    """Completes ``plan`` with what the statement writes. ``sources`` are the scanned tables by alias."""
+    """Completes ``plan`` with what the statement writes. ``sources`` are the scanned tables by alias, as far
+    as a name that the plan prints for one of their columns means nothing else.
+    """
 
     def __init__(
         self,
