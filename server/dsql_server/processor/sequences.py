@@ -107,12 +107,12 @@ def value_at(sequence: Sequence, base: int, position: int) -> int | None:
 
 
 def steps_between(sequence: Sequence, first: int, last: int) -> int:
-    """How many positions lie between two values; a cycle may lie between them."""
-    steps = (last - first) // sequence.increment
-    if steps < 0:
-        span = sequence.maximum - sequence.minimum
-        steps += span // abs(sequence.increment) + 1
-    return steps
+    """How many positions lie between two values, fewer than a whole cycle."""
+    if (last - first) * sequence.increment >= 0:
+        return (last - first) // sequence.increment
+    if sequence.increment > 0:
+        return (sequence.maximum - first) // sequence.increment + 1 + (last - sequence.minimum) // sequence.increment
+    return (first - sequence.minimum) // -sequence.increment + 1 + (sequence.maximum - last) // -sequence.increment
 
 
 class SequenceBlocks:
