@@ -46,9 +46,11 @@ class QueryGenerator:
         self.values = Values()
         self._aliases = 0
 
-    def steps(self, sql: str, *, ordered: bool = False, ambiguous: bool = False, both: bool = False) -> list[Step]:
+    def steps(
+        self, sql: str, *, ordered: bool = False, ambiguous: bool = False, both: bool = False, once: bool = False
+    ) -> list[Step]:
         """The statement in one form, or several times in different ones."""
-        return self._forms.steps(sql, self.values, ordered=ordered, ambiguous=ambiguous, both=both)
+        return self._forms.steps(sql, self.values, ordered=ordered, ambiguous=ambiguous, both=both, once=once)
 
     # -- values and conditions -------------------------------------------------------------------------------
 

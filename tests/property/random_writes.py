@@ -93,7 +93,7 @@ class ScriptGenerator(QueryGenerator):
                 shown.append(f"(row_number() OVER (ORDER BY {self._order(scope)}))")
             else:
                 shown.append(f"{self.cell(column)}::{column.kind.sql}")
-        limit = f" LIMIT {rng.randint(1, 5)}" if rng.random() < 0.7 else ""
+        limit = f" LIMIT {rng.choice((1, 2, 3, 5, 40))}"
         return (
             f"INSERT INTO {table.name} ({', '.join(c.name for c in table.writable)}) SELECT {', '.join(shown)} "
             f"FROM {source}{self.where(scope)} ORDER BY {self._order(scope)}{limit}"
@@ -193,7 +193,7 @@ class ScriptGenerator(QueryGenerator):
         offset = _KEY_OFFSET << self._offsets
         scope = self.columns_of(table, table.name)
         sql = f"UPDATE {table.name} SET {column.name} = {column.name} + {offset}{self.where(scope)}"
-        return self.steps(sql, ambiguous=True)
+        return self.steps(sql, ambiguous=True, once=True)
 
     # -- DELETE and both -------------------------------------------------------------------------------------
 

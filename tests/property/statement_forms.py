@@ -84,11 +84,11 @@ class Forms:
         self._rng = rng
         self._names = 0
 
-    def steps(self, sql: str, values: Values, *, ordered: bool, ambiguous: bool, both: bool) -> list[Step]:
+    def steps(self, sql: str, values: Values, *, ordered: bool, ambiguous: bool, both: bool, once: bool) -> list[Step]:
         """The statement, perhaps several times with other values; with ``both`` as literals and as parameters."""
         rng = self._rng
         forms = [Form(sql, values, share, rng) for share in self._shares(both)]
-        runs = rng.choice(RUNS) if values.found else 1
+        runs = rng.choice(RUNS) if values.found and not once else 1
         steps = []
         binary, named = rng.random() < 0.3, rng.random() < NAMED_SHARE
         names = [self._name(form, named) for form in forms]
