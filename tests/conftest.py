@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# The same examples every day, so that a failure is the change's; new ones in full size.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("default" if os.environ.get("DSQLKIT_FULL") == "1" else "repeatable")
 
 # The plugin's own tests run pytest inside pytest.
 pytest_plugins = ["pytester"]
