@@ -141,6 +141,7 @@ class EmbeddedCommitPath:
             LocalCopies(directories[name], recovered[name], self._loop, i, self._settings.segment_bytes_max)
             for i, name in enumerate(names)
         ]
+        self._trim_below = [0] * len(names)
         self._adjudicators = [
             Adjudicator(
                 i,
@@ -188,8 +189,9 @@ class EmbeddedCommitPath:
             if not self._failure:
                 await self._checkpoint()
         finally:
-            for copies in self._copies:
+            for copies, bound in zip(self._copies, self._trim_below, strict=True):
                 copies.close()
+                copies.trim(bound)  # once more, now that the third copy has everything, too
 
     # -- the facade ---------------------------------------------------------------------------------------------------
 
@@ -356,7 +358,10 @@ class EmbeddedCommitPath:
         durable: list[dict[str, int]] = []
         for applier in self._router.appliers():
             durable.append(await self._loop.run_in_executor(None, applier.checkpoint))
+        bounds: list[int] = []
         for journal, copies in zip(self._journals, self._copies, strict=True):
             lowest = min([positions.get(journal.address, 0) for positions in durable], default=0)
             # The last transaction stays, applied or not: it tells recovery where time and catalog go on.
-            copies.trim(min(lowest + 1, journal.t_last_sequence))
+            bounds.append(min(lowest + 1, journal.t_last_sequence))
+            copies.trim(bounds[-1])
+        self._trim_below = bounds
