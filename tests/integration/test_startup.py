@@ -18,6 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+import dsql_server
 from dsql_server.testing import ClusterError, LocalCluster
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
@@ -219,10 +220,16 @@ dsql_server.cli.commands.dsqlkit()
 """
 
 
+def _skip_unless_readable() -> None:
+    """The ordinary user imports this very checkout and uses this very environment's engine."""
+    for place in (Path(sys.prefix, "lib"), Path(dsql_server.__file__ or "")):
+        if not all(parent.stat().st_mode & 0o005 == 0o005 for parent in place.resolve().parents):
+            pytest.skip(f"an ordinary user can't read {place}")
+
+
 @as_root
 def test_it_runs_as_an_ordinary_user(open_directory: Path) -> None:
-    if not all(place.stat().st_mode & 0o005 == 0o005 for place in Path(sys.prefix, "lib").resolve().parents):
-        pytest.skip(f"an ordinary user can't read the virtual environment {sys.prefix}")
+    _skip_unless_readable()
     account = pwd.getpwnam("nobody")
     home = open_directory / "home"
     home.mkdir(mode=0o700)
@@ -248,6 +255,7 @@ def test_it_runs_as_an_ordinary_user(open_directory: Path) -> None:
 
 @as_root
 def test_a_directory_that_an_ordinary_user_may_not_read_is_one_sentence(open_directory: Path) -> None:
+    _skip_unless_readable()
     account = pwd.getpwnam("nobody")
     home = open_directory / "home"
     home.mkdir(mode=0o700)
