@@ -23,7 +23,7 @@ from dsql_server.testing import LocalCluster
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
 #: Examples of each kind, and transactions in each of them.
-EXAMPLES = 400 if FULL else 25
+EXAMPLES = 400 if FULL else 45
 TRANSACTIONS = 60 if FULL else 35
 #: Rows that tables begin with; one of these.
 FIRST_ROWS = (0, 3, 10, 25, 60)
