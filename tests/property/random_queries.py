@@ -242,7 +242,7 @@ class QueryGenerator:
         shapes = (
             self._point_select, self._point_select, self._plain_select, self._plain_select, self._plain_select,
             self._aggregate, self._grouped, self._window, self._distinct_on, self._set_operation, self._cte,
-            self._scalar_sub_query, self._locking,
+            self._scalar_sub_query, self._locking, self._first_rows, self._first_rows, self._extremes,
         )  # fmt: skip
         return self.rng.choice(shapes)()
 
@@ -281,6 +281,49 @@ class QueryGenerator:
             if rng.random() < 0.6:
                 sql += f" LIMIT {self.values.mark(BIGINT, str(rng.randint(0, 8)), fixed=True)}"
             return self.steps(sql, ordered=True, both=True)
+        return self.steps(sql, both=True)
+
+    def _first_rows(self) -> list[Step]:
+        """Pages by a key: what storage may cut short."""
+        rng = self.rng
+        table = rng.choice(self.schema.tables)
+        scope = self.columns_of(table, table.name)
+        key = [c for c in scope if c.column in table.primary_key]
+        key = key if all(c.column.stable for c in key) else []
+        first = [rng.choice(scope)] if rng.random() < 0.4 else []
+        order = [c for c in (*first, *(key or scope)) if c.column.stable]
+        if not order or (not key and not all(c.column.stable for c in scope)):
+            return self._plain_select()
+        direction = rng.choice(("", " DESC"))
+        where = (
+            f" WHERE {self.key_condition(rng.choice((order[:1], key[:1] or order[:1])))}" if rng.random() < 0.5 else ""
+        )
+        if rng.random() < 0.3:
+            where += (" AND " if where else " WHERE ") + self._simple_condition(rng.choice(scope), scope)
+        sql = f"SELECT * FROM {table.name}{where} ORDER BY {', '.join(f'{c}{direction}' for c in order)}"
+        sql += f" LIMIT {self.values.mark(BIGINT, str(rng.randint(0, 6)), fixed=True)}"
+        if rng.random() < 0.3:
+            sql += f" OFFSET {self.values.mark(BIGINT, str(rng.randint(0, 4)), fixed=True)}"
+        return self.steps(sql, ordered=True, both=True)
+
+    def _extremes(self) -> list[Step]:
+        """The greatest and the least of a column, perhaps for each row of another table."""
+        rng = self.rng
+        table = rng.choice(self.schema.tables)
+        scope = self.columns_of(table, "e")
+        usable = [c for c in scope if c.column.stable and c.kind.family in ORDERED_FAMILIES]
+        if not usable:
+            return self._aggregate()
+        column = rng.choice(usable)
+        where = f" WHERE {self._simple_condition(rng.choice(scope), scope)}" if rng.random() < 0.6 else ""
+        sql = f"SELECT max({column}), min({rng.choice(usable)}) FROM {table.name} AS e{where}"
+        if rng.random() < 0.4:
+            source, outer = self._one_source([])
+            pairs = [(a, b) for a in scope for b in outer if a.kind.family == b.kind.family]
+            if pairs:
+                joined = "{} = {}".format(*rng.choice(pairs))
+                inner = f"(SELECT {rng.choice(('max', 'min'))}({column}) FROM {table.name} AS e WHERE {joined})"
+                sql = f"SELECT {outer[0]}, {inner} FROM {source}"
         return self.steps(sql, both=True)
 
     def _aggregate(self) -> list[Step]:

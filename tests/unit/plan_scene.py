@@ -55,7 +55,9 @@ class Stored:
         if request.predicate:
             test = compile_predicate(request.predicate)
             found = [(k, v) for k, v in found if test(v)]
-        return ScanResult(found, len(found), 0)
+        if request.reverse:
+            found.reverse()
+        return ScanResult(found[: request.limit], len(found), 0)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         raise AssertionError("load plans ask for rows")

@@ -7,33 +7,20 @@ raises NotUnderstood at run time, and the path widens to the whole table.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dsql_server.catalog.state import Index, Table
-from dsql_server.encoding import type_oids as oids
-from dsql_server.encoding.arrays import array_elements, array_elements_from_text
-from dsql_server.encoding.keys import KEY_TYPE_OIDS, NOT_NULL, encode_value, prefix, prefix_end, value_encoder
-from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, convert
-from dsql_server.encoding.rows import field_count, field_reader
+from dsql_server.encoding.keys import NOT_NULL, prefix, prefix_end
 from dsql_server.interfaces.commit_path import Comparison, ScanRequest, StorageReader
 from dsql_server.interfaces.messages import Timestamp
-from dsql_server.processor.conditions import (
-    INTEGERS,
-    MODIFIER_OFFSET,
-    TEXTS,
-    Conjunct,
-    Constant,
-    OtherColumn,
-    Parameter,
-)
+from dsql_server.processor.conditions import INTEGERS, TEXTS, Conjunct, OtherColumn
+from dsql_server.processor.operands import Getter, ListGetter, join_getter, list_getter, scalar_getter
 
 Row = tuple[bytes, bytes]  #: key, stored value
 
 #: More distinct values than this in an IN list or a join: one scan is cheaper than many look-ups.
 POINTS_MAX = 2000
-NO_MODIFIER = -1
-_SCALE_BITS, _SCALE_NEGATIVE = 0x7FF, 0x400
 #: Up to so many keys are read one by one; more are grouped by node first.
 FEW_KEYS = 6
 
@@ -54,10 +41,6 @@ class Bound:
 #: Raised where a bound value has no certain meaning: not understood, out of range, or no value of its type at all.
 NOT_EXACT = (ValueError, IndexError, struct.error)
 
-#: Encoded operand (None: SQL NULL), or a list of them for ``in``.
-Getter = Callable[[Bound], "bytes | None"]
-ListGetter = Callable[[Bound], list[bytes]]
-
 
 def comparable(column_oid: int, operand_oid: int) -> bool:
     """Whether equal values of the two types have equal encodings and the operator compares them as these do."""
@@ -66,111 +49,6 @@ def comparable(column_oid: int, operand_oid: int) -> bool:
         or (column_oid in INTEGERS and operand_oid in INTEGERS)
         or (column_oid in TEXTS and operand_oid in TEXTS)
     )
-
-
-def scalar_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) -> tuple[int, Getter] | None:
-    """The operand's type and its reader, or None where its value can't be known exactly."""
-    if isinstance(operand, Constant):
-        try:
-            encoded = encode_value(operand.type_oid, binary_from_text(operand.type_oid, operand.text))
-        except ValueError:
-            return None
-        return operand.type_oid, lambda bound: encoded
-    if operand.number > len(parameter_oids):
-        return None
-    at, oid = operand.number - 1, parameter_oids[operand.number - 1]
-    target = oid if operand.cast_oid is None else operand.cast_oid
-    if target not in KEY_TYPE_OIDS:
-        return None
-    encode = value_encoder(target)
-    is_cast, modifier = oid != target, operand.modifier
-
-    def read(bound: Bound) -> bytes | None:
-        value = bound.values[at]
-        if value is None:
-            return None
-        if bound.formats[at] == 0:
-            value = binary_from_text(oid, value, bound.zone_is_utc)
-        if is_cast:
-            value = convert(oid, target, value, bound.zone_is_utc)
-        if modifier != NO_MODIFIER:
-            check_unchanged(target, modifier, value)
-        return encode(value)
-
-    return target, read
-
-
-def check_unchanged(type_oid: int, modifier: int, value: bytes) -> None:
-    """Raises NotUnderstood unless a cast to the type with this modifier leaves the value as it is, or refuses it."""
-    if type_oid == oids.NUMERIC:
-        scale = (modifier - MODIFIER_OFFSET) & _SCALE_BITS
-        is_same = int.from_bytes(value[6:8], "big") <= scale < _SCALE_NEGATIVE
-    elif type_oid == oids.VARCHAR:
-        is_same = len(value.decode()) <= modifier - MODIFIER_OFFSET and not value.endswith(b" ")
-    elif type_oid == oids.BPCHAR:
-        is_same = len(value.decode().rstrip(" ")) <= modifier - MODIFIER_OFFSET
-    else:
-        is_same = False
-    if not is_same:
-        raise NotUnderstood("the value may be cut or rounded")
-
-
-_ARRAY_ELEMENTS = {
-    1000: oids.BOOL, 1001: oids.BYTEA, 1005: oids.INT2, 1007: oids.INT4, 1009: oids.TEXT, 1014: oids.BPCHAR,
-    1015: oids.VARCHAR, 1016: oids.INT8, 1021: oids.FLOAT4, 1022: oids.FLOAT8, 1115: oids.TIMESTAMP,
-    1182: oids.DATE, 1185: oids.TIMESTAMPTZ, 1231: oids.NUMERIC, 2951: oids.UUID,
-}  # fmt: skip
-
-
-def _list_getter(operand: Constant | Parameter, parameter_oids: Sequence[int]) -> tuple[int, ListGetter] | None:
-    if isinstance(operand, Constant):
-        oid = operand.type_oid
-        try:
-            encoded = [encode_value(oid, v) for v in array_elements_from_text(oid, operand.text) if v is not None]
-        except ValueError:
-            return None
-        return oid, lambda bound: encoded
-    if operand.number > len(parameter_oids) or operand.cast_oid is not None:
-        return None
-    at = operand.number - 1
-    element = _ARRAY_ELEMENTS.get(parameter_oids[at])
-    if element is None:
-        return None
-
-    def read(bound: Bound) -> list[bytes]:
-        value = bound.values[at]
-        if value is None:
-            return []
-        if bound.formats[at] == 0:
-            elements = array_elements_from_text(element, value, bound.zone_is_utc)
-        else:
-            actual, elements = array_elements(value)
-            if actual != element and elements:
-                raise NotUnderstood("the array's elements are of another type")
-        return [encode_value(element, e) for e in elements if e is not None]
-
-    return element, read
-
-
-def _join_getter(source: Table, alias: str, column: str) -> tuple[int, ListGetter] | None:
-    other = source.by_name.get(column)
-    if other is None or other.type_oid not in KEY_TYPE_OIDS:
-        return None
-    position, oid = other.number - 1, other.type_oid
-    read_field = field_reader(position)
-
-    def read(bound: Bound) -> list[bytes]:
-        if source.relation_id in bound.dirty or alias not in bound.found:
-            raise NotUnderstood("the joined rows aren't all known to storage")
-        values = set()
-        for _, row in bound.found[alias]:
-            if field_count(row) > position:
-                value = read_field(row)
-                if value is not None:
-                    values.add(encode_value(oid, value))
-        return list(values)
-
-    return oid, read
 
 
 class Conditions:
@@ -198,12 +76,12 @@ class Conditions:
             return
         if isinstance(operand, OtherColumn):
             source = sources.get(operand.alias)
-            joined = _join_getter(source, operand.alias, operand.column) if source is not None else None
+            joined = join_getter(source, operand.alias, operand.column) if source is not None else None
             if joined is not None and comparable(oid, joined[0]):
                 self.lists.setdefault(number, joined[1])
                 self.pushed.append((number - 1, oid, "in", joined[1]))
         elif conjunct.operator == "in":
-            listed = _list_getter(operand, parameter_oids)
+            listed = list_getter(operand, parameter_oids)
             if listed is not None and comparable(oid, listed[0]):
                 self.lists[number] = listed[1]
                 self.pushed.append((number - 1, oid, "in", listed[1]))
@@ -224,6 +102,7 @@ class Access:
 
     def __init__(self, table: Table, conditions: Conditions) -> None:
         self.table = table
+        self.conditions = conditions
         self._pushed = conditions.pushed
         self.start = prefix(table.relation_id)
         self.end = prefix_end(self.start)
@@ -232,6 +111,15 @@ class Access:
     def restricted(self) -> bool:
         """Whether any condition narrows it."""
         return bool(self._pushed)
+
+    @property
+    def pushed_count(self) -> int:
+        """How many of the scan's conditions storage can apply, exactly."""
+        return len(self._pushed)
+
+    def interval(self, bound: Bound) -> tuple[bytes, bytes] | None:
+        """The keys to look at, from the first to below the last; None: none."""
+        return self.start, self.end
 
     def rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
         """Rows as of ``t``; a superset of what the scan needs."""
@@ -312,25 +200,28 @@ class RangeGet(Access):
         self._key_start = self.start if index.primary else prefix(index.relation_id)
         self._complete = index.primary and len(equal) + 1 == len(index.columns)
 
-    def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
-        start = self._key_start
-        for getter in self._equal:
-            value = getter(bound)
-            if value is None:
-                return []
-            start += NOT_NULL + value
-        if self._listed is not None:
-            values = sorted(set(self._listed(bound)))
-            if len(values) > POINTS_MAX:
-                return super()._rows(bound, storage, t)
-            return self._rows_in_list(start, values, storage, t)
+    @property
+    def is_interval(self) -> bool:
+        """Whether what it reads is one interval of keys."""
+        return self._listed is None
+
+    @property
+    def interval_conditions(self) -> int:
+        """How many conditions the interval stands for."""
+        return len(self._equal) + len(self._ranges)
+
+    def interval(self, bound: Bound) -> tuple[bytes, bytes] | None:
+        assert self._listed is None, "a list is many intervals"
+        start = self._start(bound)
+        if start is None:
+            return None
         if not self._ranges:
-            return self._between(start, prefix_end(start), storage, t)
+            return start, prefix_end(start)
         low, high = start + NOT_NULL, prefix_end(start + NOT_NULL)
         for operator, getter in self._ranges:
             value = getter(bound)
             if value is None:
-                return []
+                return None
             point = start + NOT_NULL + value
             if operator == ">=":
                 low = max(low, point)
@@ -340,7 +231,29 @@ class RangeGet(Access):
                 high = min(high, point)
             else:
                 high = min(high, prefix_end(point))
-        return self._between(low, high, storage, t) if low < high else []
+        return (low, high) if low < high else None
+
+    def _start(self, bound: Bound) -> bytes | None:
+        """The beginning of the keys that are equal to something; None where that is NULL."""
+        start = self._key_start
+        for getter in self._equal:
+            value = getter(bound)
+            if value is None:
+                return None
+            start += NOT_NULL + value
+        return start
+
+    def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
+        if self._listed is None:
+            interval = self.interval(bound)
+            return [] if interval is None else self._between(*interval, storage, t)
+        start = self._start(bound)
+        if start is None:
+            return []
+        values = sorted(set(self._listed(bound)))
+        if len(values) > POINTS_MAX:
+            return super()._rows(bound, storage, t)
+        return self._rows_in_list(start, values, storage, t)
 
     def _rows_in_list(self, start: bytes, values: list[bytes], storage: StorageReader, t: Timestamp) -> list[Row]:
         points = [start + NOT_NULL + v for v in values]

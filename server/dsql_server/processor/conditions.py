@@ -85,6 +85,12 @@ def conjuncts(condition: str, alias: str, not_parameters: frozenset[int]) -> lis
     return [c for c in found if c is not None]
 
 
+def count_conjuncts(condition: str) -> int | None:
+    """How many conjuncts a condition has, understood or not; None if it can't be parsed."""
+    expression = parse_expression(condition)
+    return None if expression is None else len(_flatten(expression))
+
+
 def operand_of(
     expression: str, not_parameters: frozenset[int], columns: bool = False
 ) -> Constant | Parameter | OtherColumn | None:
@@ -207,18 +213,21 @@ def _cast_operand(cast: Node, not_parameters: frozenset[int]) -> Constant | Para
         type_oid, own = _named_type(name), _operand(inner, not_parameters)
         if type_oid is None or not isinstance(own, Parameter):
             return None
-        modifier = _modifier(type_oid, [t.val.ival for t in name.typmods or () if is_a(t.val, ast.Integer)])
-        if not name.typmods or modifier is not None:
-            return Parameter(own.number, type_oid, -1 if modifier is None else modifier)
+        modifier = type_modifier(name)
+        return None if modifier is None else Parameter(own.number, type_oid, modifier)
     return None
 
 
-def _modifier(type_oid: int, arguments: list[int]) -> int | None:
-    """PostgreSQL's typmod for the types whose values can be followed through a cast; None for others."""
+def type_modifier(name: Node) -> int | None:
+    """PostgreSQL's typmod of a type's name: -1 for none, None where values can't be followed through such a cast."""
+    if not name.typmods:
+        return -1
+    type_oid = _named_type(name)
+    arguments = [t.val.ival for t in name.typmods if is_a(t, ast.A_Const) and is_a(t.val, ast.Integer)]
     if type_oid in (oids.VARCHAR, oids.BPCHAR) and len(arguments) == 1:
-        return arguments[0] + MODIFIER_OFFSET
+        return int(arguments[0]) + MODIFIER_OFFSET
     if type_oid == oids.NUMERIC and len(arguments) == 2 and arguments[1] >= 0:
-        return (arguments[0] << 16 | arguments[1]) + MODIFIER_OFFSET
+        return int(arguments[0] << 16 | arguments[1]) + MODIFIER_OFFSET
     return None
 
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from dsql_server.catalog.state import CatalogState, ForeignKey, Table
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
-from dsql_server.processor.access import NOT_EXACT, Bound, Getter, Row, comparable
+from dsql_server.processor.access import NOT_EXACT, Bound, Row, comparable
 from dsql_server.processor.key_lookup import KeyLookup, KeyValues, values_reader, whole_table
+from dsql_server.processor.operands import Getter
 
 _CASCADE, _SET_DEFAULT = "c", "d"
 _KEEPS_CHILDREN = frozenset({"a", "r"})  #: NO ACTION and RESTRICT

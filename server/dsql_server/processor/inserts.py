@@ -12,8 +12,9 @@ from dsql_server.catalog.state import Index, Table
 from dsql_server.encoding.keys import NOT_NULL, NULL_LAST, prefix
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
-from dsql_server.processor.access import Bound, Getter, Row, comparable, scalar_getter
+from dsql_server.processor.access import Bound, Row, comparable
 from dsql_server.processor.conditions import Constant, OtherColumn, Parameter, operand_of
+from dsql_server.processor.operands import Getter, scalar_getter
 from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.targets import Certain, Targets, Written, stored, written_value
 from dsql_server.processor.workspace import unique_holders

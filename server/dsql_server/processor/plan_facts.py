@@ -37,9 +37,10 @@ class _Definition:
     relations: frozenset[str]  #: names of all relations it reads
     renamed: frozenset[str]  #: aliases of relations that give their columns other names
     uses_sequences: bool  #: it takes values from sequences or sets them, or may: it writes rows
+    has_limit: bool
 
 
-_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset(), True)
+_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset(), True, True)
 _SEQUENCE_FUNCTIONS = frozenset({"nextval", "setval"})
 
 
@@ -55,6 +56,7 @@ class PlanFacts:
     hidden_readers: frozenset[str] = frozenset()
     #: functions that may take values from sequences or set them, and views that call such
     sequence_users: frozenset[str] = frozenset()
+    has_limit: bool = False  #: some view or function has a LIMIT
 
 
 class FactReader:
@@ -101,17 +103,19 @@ def _read_definition(text: str) -> _Definition:
     functions: set[str] = set()
     relations: set[str] = set()
     renamed: set[str] = set()
-    writes = False
+    writes = has_limit = False
     for node in walk(tuple(s.stmt for s in statements)):
         if is_a(node, ast.FuncCall):
             functions.add(node.funcname[-1].sval)
+        elif is_a(node, ast.SelectStmt):
+            has_limit = has_limit or node.limitCount is not None
         elif is_a(node, ast.RangeVar):
             relations.add(node.relname)
             if node.alias is not None and node.alias.colnames:
                 renamed.add(node.alias.aliasname)
         writes = writes or is_a(node, ast.InsertStmt) or is_a(node, ast.UpdateStmt)
     uses_sequences = writes or not functions.isdisjoint(_SEQUENCE_FUNCTIONS)
-    return _Definition(frozenset(functions), frozenset(relations), frozenset(renamed), uses_sequences)
+    return _Definition(frozenset(functions), frozenset(relations), frozenset(renamed), uses_sequences, has_limit)
 
 
 def _facts(views: dict[str, list[_Definition]], functions: dict[str, list[_Definition]]) -> PlanFacts:
@@ -124,6 +128,7 @@ def _facts(views: dict[str, list[_Definition]], functions: dict[str, list[_Defin
         frozenset(alias for found in views.values() for d in found for alias in d.renamed),
         frozenset(readers),
         frozenset(_with_users(definitions, sequence_users)),
+        any(d.has_limit for _, found in definitions for d in found),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.processor.access import Access, choose_access
-from dsql_server.processor.conditions import Conjunct, OtherColumn, conjuncts, initplan_outputs
+from dsql_server.processor.conditions import Conjunct, OtherColumn, conjuncts, count_conjuncts, initplan_outputs
+from dsql_server.processor.limits import RowCount, limited, one_row, wanted_rows
 from dsql_server.processor.plan import LoadPlan, Scan
 from dsql_server.processor.targets import Targets
 from dsql_server.processor.writes import WriteReader
@@ -32,6 +34,7 @@ class _Pending:
     table: Table
     conjuncts: list[Conjunct]
     branch: _Branch
+    node: dict[str, Any]
 
     @property
     def has_own_operand(self) -> bool:
@@ -86,7 +89,7 @@ class PlanReader:
         pending = self._pending()
         for scan in self._ordered(pending):
             usable = [c for c in scan.conjuncts if not isinstance(c.operand, OtherColumn) or c.operand.alias in sources]
-            access = choose_access(scan.table, usable, self._oids, sources)
+            access = self._limited(scan, choose_access(scan.table, usable, self._oids, sources))
             self.result.scans.append(Scan(scan.alias, scan.table, access))
             sources[scan.alias] = scan.table
         self.result.scans = _without_duplicates(self.result.scans)
@@ -97,6 +100,37 @@ class PlanReader:
         writes.read([node for node, _ in self._nodes], self._plan)
         return self.result
 
+    @cached_property
+    def _limits(self) -> dict[int, tuple[RowCount, bool]]:
+        """Scans right below a Limit, by their node's identity: how many rows it wants, and whether in order.
+
+        PostgreSQL doesn't print how many. It is the statement's own LIMIT if the Limit is the whole plan; without any
+        LIMIT in the text it must be one that PostgreSQL made of ``max`` or ``min``.
+        """
+        found: dict[int, tuple[RowCount, bool]] = {}
+        statement = self._targets.statement
+        own = wanted_rows(statement, self._oids)
+        for node, _ in self._nodes:
+            if node["Node Type"] != "Limit":
+                continue
+            child = node["Plans"][0]
+            if child["Node Type"] == "LockRows":
+                child = child["Plans"][0]
+            if not self._targets.has_limit:
+                found[id(child)] = (one_row, True)
+            elif node is self._plan and own is not None:
+                found[id(child)] = (own, bool(statement.sortClause))
+        return found
+
+    def _limited(self, scan: _Pending, access: Access) -> Access:
+        limit = self._limits.get(id(scan.node))
+        if limit is None or any(isinstance(c.operand, OtherColumn) for c in scan.conjuncts):
+            return access
+        counts = [count_conjuncts(scan.node[name]) for name in _CONDITIONS if name in scan.node]
+        if None in counts:
+            return access
+        return limited(access, scan.node, sum(c for c in counts if c is not None), limit[1], limit[0])
+
     def _pending(self) -> list[_Pending]:
         found: dict[str, _Pending] = {}
         scans = []
@@ -104,7 +138,7 @@ class PlanReader:
             if "Relation Name" in node and "Scan" in node["Node Type"]:
                 table = self._state.by_name.get((node["Schema"], node["Relation Name"]))
                 if table is not None:
-                    scan = _Pending(node["Alias"], table, self._conjuncts(node), branch)
+                    scan = _Pending(node["Alias"], table, self._conjuncts(node), branch, node)
                     scans.append(scan)
                     found[scan.alias] = scan
         # Aliases are unique in EXPLAIN; should they not be, no scan may lean on another.

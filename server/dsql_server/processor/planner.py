@@ -176,6 +176,7 @@ class Planner:
         document: dict[str, Any] = json.loads(text)[0]["Plan"]
         targets = read_targets(sql)
         targets.renamed |= self._facts.renamed
+        targets.has_limit = targets.has_limit or self._facts.has_limit
         plan = PlanReader(document, state, parameter_oids, targets, self._facts.views).read()
         if state.sequences:
             plan.sequences = await sequence_uses(connection, state, sql, text, document, self._facts.sequence_users)

@@ -12,8 +12,8 @@ from pglast import ast
 from dsql_server.catalog.state import Column
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.parameters import binary_from_text
-from dsql_server.processor.access import NO_MODIFIER, check_unchanged
-from dsql_server.processor.conditions import INTEGERS, Constant, Parameter, constant_or_parameter
+from dsql_server.processor.conditions import INTEGERS, Constant, Parameter, constant_or_parameter, type_modifier
+from dsql_server.processor.operands import NO_MODIFIER, check_unchanged
 from dsql_server.processor.parse_tree import Node, is_a, parse_statement, walk
 
 #: Types that have no modifiers: no length, scale or precision to cut or round to.
@@ -53,6 +53,9 @@ class Targets:
     repeated: set[str] = field(default_factory=set)
     #: aliases of tables that come with a list of column names
     renamed: set[str] = field(default_factory=set)
+    statement: Node = None
+    #: some query in it has a LIMIT
+    has_limit: bool = False
 
     def is_renamed(self, alias: str) -> bool:
         """Whether a scan's alias, as EXPLAIN prints it, may have other names for the table's columns."""
@@ -61,9 +64,11 @@ class Targets:
 
 def read_targets(sql: str) -> Targets:
     """Read a SELECT, INSERT, UPDATE or DELETE that PostgreSQL's parser accepts."""
-    targets = Targets()
-    for node in walk(parse_statement(sql)):
-        if is_a(node, ast.RangeVar):
+    targets = Targets(statement=parse_statement(sql))
+    for node in walk(targets.statement):
+        if is_a(node, ast.SelectStmt):
+            targets.has_limit = targets.has_limit or node.limitCount is not None
+        elif is_a(node, ast.RangeVar):
             if node.alias is not None and node.alias.colnames:
                 targets.renamed.add(node.alias.aliasname)
         elif is_a(node, ast.UpdateStmt):
@@ -101,24 +106,31 @@ def written_value(node: Node, column: Column, parameter_oids: tuple[int, ...]) -
     """What an INSERT or UPDATE assigns to a column, as far as it is certain before the statement runs."""
     if is_a(node, ast.FuncCall) and not node.args and node.funcname[-1].sval == "gen_random_uuid":
         return Certain.RANDOM
-    if node is None or (is_a(node, ast.TypeCast) and node.typeName.typmods):
+    if node is None:
+        return None
+    cast_modifier = type_modifier(node.typeName) if is_a(node, ast.TypeCast) else NO_MODIFIER
+    if cast_modifier is None:
         return None
     if is_a(node, ast.A_Const) and node.isnull:
         return Certain.NULL
     if is_a(node, ast.A_Const) and is_a(node.val, ast.String):
         return _constant(Constant(node.val.sval, column.type_oid), column)
     operand = constant_or_parameter(node)
-    return _constant(operand, column) if isinstance(operand, Constant) else stored(operand, column, parameter_oids)
+    if isinstance(operand, Constant):
+        return _constant(operand, column, cast_modifier)
+    return stored(operand, column, parameter_oids)
 
 
-def _constant(constant: Constant, column: Column) -> Constant | None:
-    """A constant of the statement's text as the column will store it."""
+def _constant(constant: Constant, column: Column, cast_modifier: int = NO_MODIFIER) -> Constant | None:
+    """A constant of the statement's text, perhaps under a cast, as the column will store it."""
     if constant.type_oid in _NUMBERS and column.type_oid in _NUMBERS | _FLOATS:
         constant = Constant(constant.text, column.type_oid)
     if constant.type_oid != column.type_oid or column.type_oid == oids.TIMESTAMPTZ:
         return None  # an instant depends on the session's time zone, too
     try:
         value = binary_from_text(column.type_oid, constant.text)
+        if cast_modifier != NO_MODIFIER:
+            check_unchanged(column.type_oid, cast_modifier, value)
         if not is_unmodified(column):
             check_unchanged(column.type_oid, column.modifier, value)
     except ValueError:

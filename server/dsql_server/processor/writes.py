@@ -13,10 +13,11 @@ from pglast import ast
 
 from dsql_server.catalog.state import CatalogState, ForeignKey, Index, Table
 from dsql_server.encoding import type_oids as oids
-from dsql_server.processor.access import Getter, comparable, scalar_getter
+from dsql_server.processor.access import comparable
 from dsql_server.processor.foreign_keys import ForeignKeyLoads, KeyReader, bound_keys, scanned_keys
 from dsql_server.processor.inserts import InsertedRows
 from dsql_server.processor.key_lookup import KeyLookup
+from dsql_server.processor.operands import Getter, scalar_getter
 from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.plan import LoadPlan, conflict_alias
 from dsql_server.processor.targets import Certain, Targets, is_unmodified, written_value
