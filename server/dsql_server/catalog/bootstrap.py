@@ -11,7 +11,6 @@ BOOTSTRAP_SQL = (
     # Roles. The loader is reached by SET ROLE around the machinery's own statements only.
     "CREATE ROLE dsql_loader NOLOGIN",
     "GRANT pg_read_all_data, pg_write_all_data TO dsql_loader",
-    "GRANT SET ON PARAMETER session_replication_role TO dsql_loader",
     "CREATE ROLE dsql_planner LOGIN",
     "GRANT pg_read_all_data, pg_write_all_data TO dsql_planner",
     "CREATE ROLE admin LOGIN CREATEROLE",

@@ -140,6 +140,8 @@ class EngineConnection(asyncio.Protocol):
         self.closed = False
         self.on_lost: Callable[[], None] | None = None
         self.on_notice: Callable[[bytes], None] | None = None
+        #: Whoever loads rows over this connection has switched to the loader's role before.
+        self.loads_as_loader = False
         self._names: dict[str, bytes] = {}
         self._unconfirmed: list[str] = []
         self._next_name = 0

@@ -91,6 +91,7 @@ class Executor:
         self.sequences = SequenceBlocks(self, commit_path, catalog)
         self._own_names = itertools.count()
         switch = processor.role != ADMIN_ROLE
+        self.connection.loads_as_loader = switch
         self._role_on = self._statement(f"SET ROLE {LOADER_ROLE}") if switch else b""
         self._role_off = self._statement("RESET ROLE") if switch else b""
         self._begin = self._statement("BEGIN ISOLATION LEVEL REPEATABLE READ")

@@ -21,6 +21,7 @@ from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation, Timestamp
 from dsql_server.processor.access import Row
 from dsql_server.processor.engine_connection import EngineConnection
+from dsql_server.processor.roles import LOADER_ROLE
 from dsql_server.processor.unbuilt_indexes import check_unbuilt
 
 #: More rows than this are loaded by COPY, fewer by one prepared INSERT.
@@ -188,10 +189,9 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
         )
         data = parse + p.bind_statement(name) + p.EXECUTE_UNNAMED + _copy_data(values) + p.COPY_DONE_MESSAGE
         count = 1
-    if table.foreign_keys:
-        # Loaded rows met their foreign keys when they were committed; the engine's check must not look for parents.
-        around = ("SET LOCAL session_replication_role = replica", "SET LOCAL session_replication_role = origin")
-        data, count = _between(connection, around, data), count + 2
+    if table.foreign_keys and not connection.loads_as_loader:
+        # Loaded rows met their foreign keys when they were committed; nobody looks for the parents of the loader's.
+        data, count = _between(connection, (f"SET LOCAL ROLE {LOADER_ROLE}", "RESET ROLE"), data), count + 2
     if table.unvalidated_checks:
         literal = table.qualified_name.replace("'", "''")
         off, on = (f"SELECT pg_catalog.engine_checks('{literal}'::pg_catalog.regclass, {v})" for v in ("false", "true"))
