@@ -189,7 +189,23 @@ def test_random_keys_need_no_look_up() -> None:
     assert not plan.loads
 
 
-@pytest.mark.parametrize("output", ["nextval('s'::regclass)", "(($1)::bigint + 1)", "(SubPlan 1)", "($1)::date"])
+def test_a_key_from_a_sequence_is_asked_of_the_session() -> None:
+    drawn = "nextval('public.\"a''b\"'::regclass)"
+    plan = insert("INSERT INTO users DEFAULT VALUES", result(drawn, *["NULL::text"] * 3))
+    assert plan.single_insert_only
+    assert plan.insert is not None
+    assert [(i.name, name) for i, name in plan.insert.drawn] == [("users_pkey", "'public.\"a''b\"'")]
+    assert not plan.verify_keys
+    identity = insert("INSERT INTO users DEFAULT VALUES", result("nextval('s')", *["NULL::text"] * 3))
+    assert identity.insert is not None
+    assert [name for _, name in identity.insert.drawn] == ["'s'"]
+    twice = insert(
+        "INSERT INTO users VALUES (DEFAULT, 'x', nextval('t'))", result(drawn, "'x'::text", drawn, "NULL::text")
+    )
+    assert twice.verified == [USERS]
+
+
+@pytest.mark.parametrize("output", ["(nextval('s'::regclass) + 1)", "(($1)::bigint + 1)", "(SubPlan 1)", "($1)::date"])
 def test_unknown_keys_are_asked_for(output: str) -> None:
     plan = insert("INSERT INTO users VALUES (f())", result(output, *["NULL::text"] * 3), (INT,))
     assert plan.verified == [USERS]

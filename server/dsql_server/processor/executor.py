@@ -13,6 +13,8 @@ from typing import Any
 
 from dsql_server.catalog.changes import Catalog
 from dsql_server.catalog.state import Table
+from dsql_server.encoding.keys import encode_value
+from dsql_server.encoding.type_oids import INT8
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath, StorageReader
 from dsql_server.interfaces.messages import (
@@ -255,6 +257,7 @@ class Executor:
             if plan.insert is not None and plan.single_insert_only and plan.insert.complete:
                 try:
                     self._verify_known(plan.insert, bound)
+                    await self._verify_drawn(plan.insert)
                     return
                 except NOT_EXACT:
                     await self._verify_written(workspace.work(plan.insert.table))
@@ -285,6 +288,18 @@ class Executor:
                 encoder = next(e for i, e in insert.table.plain_indexes if i is index)
                 self._refuse_strangers(work, unique_holders(insert.table, key, encoder, self._storage, t))
             work.verified.add(key)
+
+    async def _verify_drawn(self, insert: InsertKeys) -> None:
+        """Look up the keys that the statement drew from sequences: the session remembers what it drew last."""
+        for index, sequence in insert.drawn:
+            name, parse = self.connection.statement(f"SELECT pg_catalog.currval({sequence}::pg_catalog.regclass)")
+            batch = parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED
+            answer = await self.collect(self._role_on + batch + self._role_off + p.SYNC)
+            if answer.error is not None:
+                raise EngineRefusal(answer.error, hide_context=True)
+            drawn = p.data_row_fields(answer.rows[bool(self._role_on)][0])[0]
+            assert drawn is not None, "a sequence has a value once one was drawn"
+            self._verify_known(insert.with_drawn(index, encode_value(INT8, drawn)), Bound((), ()))
 
     def _refuse_strangers(self, work: TableWork, holders: list[Row]) -> None:
         strangers = [row for row in holders if row[0] not in work.loaded]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from dsql_server.encoding.keys import NOT_NULL, NULL_LAST, prefix
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Bound, Row, comparable
-from dsql_server.processor.conditions import Constant, OtherColumn, Parameter, operand_of
+from dsql_server.processor.conditions import INTEGERS, Constant, OtherColumn, Parameter, operand_of
 from dsql_server.processor.operands import Getter, scalar_getter
 from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.targets import Certain, Targets, Written, stored, written_value
@@ -21,6 +22,9 @@ from dsql_server.processor.workspace import unique_holders
 
 #: Rows of one INSERT … VALUES whose keys are followed one by one.
 VALUES_ROWS_MAX = 3000
+
+#: A value from a sequence, as EXPLAIN prints it for defaults, and for identity columns.
+_DRAWN = re.compile(r"nextval\(('(?:[^']|'')+')(?:::regclass)?\)")
 
 #: A value of one row: its reader, NULL or random.
 Value = Getter | Certain
@@ -33,10 +37,16 @@ class InsertKeys:
     table: Table
     #: index, readers of its columns in order; one for each row
     keys: list[tuple[Index, list[Getter]]] = field(default_factory=list)
-    #: False: some unique key is only known after the statement
+    #: single-column keys that are drawn from a sequence, with its name as an SQL string: known after the statement
+    drawn: list[tuple[Index, str]] = field(default_factory=list)
+    #: False: some other unique key is only known after the statement
     complete: bool = True
     #: the rows that hold one of the keys are loaded before the statement, so that PostgreSQL meets them
     preloaded: bool = False
+
+    def with_drawn(self, index: Index, encoded: bytes) -> InsertKeys:
+        """The key that was drawn for the index, now that it is known."""
+        return InsertKeys(self.table, [(index, [lambda bound: encoded])])
 
     def holders(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
         """Stored rows that already hold a key which the INSERT is about to write.
@@ -179,11 +189,22 @@ class InsertedRows:
             if index is None or not index.unique:
                 continue
             found = self.columns(index.columns, index.nulls_not_distinct) if index.plain else None
-            if found is None:
+            sequence = self._sequence(index)
+            if sequence is not None:
+                result.drawn.append((index, sequence))
+            elif found is None:
                 result.complete = False
             else:
                 result.keys += [(index, getters) for getters in found]
         return result
+
+    def _sequence(self, index: Index) -> str | None:
+        """The sequence that a one-row INSERT draws the index's only column from, and draws once."""
+        if self.rows != 1 or not index.plain or len(index.columns) != 1 or index.key_type_oids[0] not in INTEGERS:
+            return None
+        drawn = _DRAWN.fullmatch(self._outputs[index.columns[0] - 1])
+        once = sum(output.count("nextval(") for output in self._outputs) == 1
+        return drawn[1] if drawn is not None and once else None
 
 
 def _null(_bound: Bound) -> None:

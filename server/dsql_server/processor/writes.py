@@ -200,6 +200,8 @@ class WriteReader:
         for index in table.indexes:
             if index.unique and not index.plain and not self._insert_neighbours(table, index, rows):
                 self._whole[table.relation_id] = table
+        if on_conflict and keys.drawn:
+            keys.complete = False  # what it may meet must be known before
         if on_conflict and not (alone and keys.complete):
             self._whole[table.relation_id] = table
         elif not (alone and keys.complete):
