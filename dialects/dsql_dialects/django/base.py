@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as postgresql
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
+from django.db.backends.utils import debug_transaction
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
@@ -17,9 +18,10 @@ from dsql_connectors.core.pooling import MAX_LIFETIME_S, lifetime_s
 from dsql_connectors.core.retry import RetryPolicy
 from dsql_dialects.django.client import DatabaseClient
 from dsql_dialects.django.creation import DatabaseCreation
-from dsql_dialects.django.drivers import Cursor, ServerBindingCursor, connector, is_psycopg3
+from dsql_dialects.django.drivers import Cursor, ServerBindingCursor, connector, is_psycopg3, watched
 from dsql_dialects.django.features import DatabaseFeatures
 from dsql_dialects.django.introspection import DatabaseIntrospection
+from dsql_dialects.django.isolation import Isolation
 from dsql_dialects.django.operations import DatabaseOperations
 from dsql_dialects.django.schema import DatabaseSchemaEditor
 
@@ -67,6 +69,8 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
     ops_class = DatabaseOperations
 
     _connection_pools: dict[str, Any] = {}  # not to be shared with Django's own backend
+    #: In a test run: what stands in for the savepoints of test cases.
+    isolation: Isolation | None = None
     close_at: float | None
     _expires_s: float | None = None  #: on the monotonic clock: when the connection is too old to be used again
 
@@ -104,6 +108,8 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             params.pop(name, None)
         if "cursor_factory" not in options:
             params["cursor_factory"] = ServerBindingCursor if options.get("server_side_binding") is True else Cursor
+        if self.isolation is not None:
+            params["cursor_factory"] = watched(params["cursor_factory"], self.isolation)
         if isinstance(options.get("retry"), dict):
             params["retry"] = RetryPolicy(**options["retry"])
         return params
@@ -176,6 +182,36 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
         ):
             self.close()
         super().ensure_connection()
+
+    def close(self) -> None:
+        """As Django's."""
+        if self.isolation is not None:
+            self.isolation.close()
+        super().close()
+
+    def _rollback(self) -> None:
+        super()._rollback()
+        if self.isolation is not None and not self.in_atomic_block:
+            self.isolation.end()
+
+    def _savepoint_allowed(self) -> bool:
+        """Only a test case's own blocks have what stands in for a savepoint; see isolation.py."""
+        return self.isolation is not None and self.isolation.in_test_case_only
+
+    def _savepoint(self, sid: str) -> None:
+        assert self.isolation is not None
+        with debug_transaction(self, self.ops.savepoint_create_sql(sid)), self.wrap_database_errors:
+            self.isolation.savepoint(sid)
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        assert self.isolation is not None
+        with debug_transaction(self, self.ops.savepoint_rollback_sql(sid)), self.wrap_database_errors:
+            self.isolation.rollback(sid)
+
+    def _savepoint_commit(self, sid: str) -> None:
+        assert self.isolation is not None
+        with debug_transaction(self, self.ops.savepoint_commit_sql(sid)):
+            self.isolation.release(sid)
 
     def chunked_cursor(self) -> Any:
         """An ordinary cursor: DSQL has none on the server's side."""

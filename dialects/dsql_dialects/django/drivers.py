@@ -10,6 +10,44 @@ connector: Any
 Cursor: Any  #: binds parameters on the client; lost autocommit statements are run again
 ServerBindingCursor: Any  #: with ``OPTIONS["server_side_binding"]``
 
+
+class WatchedMixin:
+    """A cursor that tells a test run's isolation what it executes."""
+
+    _dsql_isolation: Any  #: dsql_dialects.django.isolation.Isolation
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the driver's."""
+        self._dsql_tell(query)
+        return super().execute(query, *args, **kwargs)  # type: ignore[misc]
+
+    def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the driver's."""
+        self._dsql_tell(query)
+        return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
+
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        """As psycopg's."""
+        self._dsql_tell(statement)
+        return super().copy(statement, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_expert(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        """As psycopg2's."""
+        self._dsql_tell(sql)
+        return super().copy_expert(sql, *args, **kwargs)  # type: ignore[misc]
+
+    def _dsql_tell(self, query: Any) -> None:
+        text = query.as_string(self) if hasattr(query, "as_string") else query
+        self._dsql_isolation.saw(text.decode() if isinstance(text, bytes) else text)
+
+
+def watched(cursor_factory: Any, isolation: Any) -> Any:
+    """``cursor_factory`` for cursors that tell ``isolation`` what they execute."""
+    return type(
+        cursor_factory.__name__, (WatchedMixin, cursor_factory), {"_dsql_isolation": isolation, "__module__": __name__}
+    )
+
+
 if is_psycopg3:
     from django.db.backends.postgresql.base import CursorMixin
 
@@ -24,4 +62,4 @@ else:
     connector = psycopg2
     Cursor = ServerBindingCursor = psycopg2.Cursor
 
-__all__ = ["Cursor", "ServerBindingCursor", "connector", "is_psycopg3"]
+__all__ = ["Cursor", "ServerBindingCursor", "connector", "is_psycopg3", "watched"]

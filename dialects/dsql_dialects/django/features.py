@@ -8,8 +8,6 @@ from django.db.backends.postgresql.features import DatabaseFeatures as Postgresq
 class DatabaseFeatures(PostgresqlFeatures):
     """Features of Aurora DSQL."""
 
-    # SAVEPOINT is refused.
-    uses_savepoints = False
     can_release_savepoints = False
     # A transaction takes one DDL statement, and no DML beside it.
     can_rollback_ddl = False
@@ -34,3 +32,8 @@ class DatabaseFeatures(PostgresqlFeatures):
     # No stored procedures, no PL/pgSQL.
     create_test_procedure_without_params_sql = None
     create_test_procedure_with_int_param_sql = None
+
+    @property
+    def uses_savepoints(self) -> bool:
+        """SAVEPOINT is refused. For the blocks of test cases, which is all that asks for it, isolation.py stands in."""
+        return self.connection.isolation is not None

@@ -7,6 +7,9 @@ from typing import Any
 
 from django.db.backends.postgresql.operations import DatabaseOperations as PostgresqlOperations
 
+from dsql_dialects.django.flush import DeleteAll, empty_tables
+from dsql_dialects.django.tables import foreign_keys, referencing
+
 
 class DatabaseOperations(PostgresqlOperations):
     """SQL that differs from PostgreSQL's."""
@@ -34,5 +37,26 @@ class DatabaseOperations(PostgresqlOperations):
     def sql_flush(
         self, style: Any, tables: Sequence[str], *, reset_sequences: bool = False, allow_cascade: bool = False
     ) -> list[str]:
-        """One DELETE a table: there is no TRUNCATE."""
-        return [f"DELETE FROM {self.quote_name(table)};" for table in tables]
+        """One DELETE a table, because there is no TRUNCATE, and then the sequences."""
+        names = list(tables)
+        if allow_cascade and names:
+            with self.connection.cursor() as cursor:
+                names += sorted(referencing(names, foreign_keys(cursor)))
+        statements: list[str] = [DeleteAll(f"DELETE FROM {self.quote_name(table)};", table) for table in names]
+        if reset_sequences:
+            with self.connection.cursor() as cursor:
+                sequences = [found for table in names for found in self._sequences(cursor, table)]
+            statements += self.sequence_reset_by_name_sql(style, sequences)
+        return statements
+
+    def execute_sql_flush(self, sql_list: Sequence[str]) -> None:
+        """Empty the tables in as many transactions as DSQL's limits need, then run the other statements."""
+        empty_tables(self.connection, [statement.table for statement in sql_list if isinstance(statement, DeleteAll)])
+        with self.connection.cursor() as cursor:
+            for statement in sql_list:
+                if not isinstance(statement, DeleteAll):
+                    cursor.execute(statement)
+
+    def _sequences(self, cursor: Any, table: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.connection.introspection.get_sequences(cursor, table)
+        return found
