@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import Callable, Collection
-from typing import Any
 
 from dsql_server.catalog.answers import SERVER_VERSION
 from dsql_server.frontend.session import Session
@@ -18,6 +18,7 @@ from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineError, EngineGone
 from dsql_server.processor.errors import SqlError, server_unavailable
 from dsql_server.processor.roles import ADMIN_ROLE
+from dsql_server.transport.tls_transport import TlsTransport
 
 #: How long a client may take from TCP connect to its token, in seconds.
 STARTUP_TIMEOUT_S = 60.0
@@ -42,11 +43,12 @@ _CLEARTEXT_PASSWORD = p.message(b"R", p.pack_i32(3))
 _AUTHENTICATED = p.message(b"R", p.pack_i32(0))
 
 
-class ClientConnection(asyncio.Protocol):
-    """See the module. ``connections`` holds this as long as the client is connected."""
+class ClientConnection:
+    """See the module. ``client`` has its TLS handshake behind it; ``connections`` holds it until it is gone."""
 
     def __init__(
         self,
+        client: ssl.SSLSocket,
         services: Services,
         verifier: TokenVerifier,
         hostnames: Collection[str],
@@ -58,23 +60,20 @@ class ClientConnection(asyncio.Protocol):
         self._hostnames = hostnames
         self._now = now
         self._connections = connections
-        self._transport: Any = None
         self._buffer = b""
         self._next_step: Callable[[], bool] = self._read_startup
         self._admission: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._user = ""
         self._settings: dict[str, str] = {}
-        self._sni: str | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-
-    # -- asyncio.Protocol ------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._sni = server_name(transport.get_extra_info("ssl_object"))
+        self._sni = server_name(client)
+        loop = asyncio.get_running_loop()
+        self._expiry: asyncio.TimerHandle | None = loop.call_later(STARTUP_TIMEOUT_S, self.shut_down)
+        self._transport = TlsTransport(loop, client, self)
         self._connections.add(self)
-        self._expiry = asyncio.get_running_loop().call_later(STARTUP_TIMEOUT_S, self.shut_down)
+        self._transport.resume_reading()
+
+    # -- what the transport calls ----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         session = self._session
@@ -128,6 +127,10 @@ class ClientConnection(asyncio.Protocol):
                 p.error_response("57P01", "terminating connection due to administrator command", severity="FATAL")
             )
         self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection without waiting for the client."""
+        self._transport.abort()
 
     def _refuse(self, refusal: SqlError) -> None:
         self._transport.write(refusal.response)

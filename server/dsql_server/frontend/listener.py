@@ -14,11 +14,10 @@ from dsql_server.frontend.startup import CANCEL_REQUEST, GSS_REQUEST, SSL_REQUES
 from dsql_server.frontend.token import TokenVerifier
 from dsql_server.frontend.transactions import Services
 from dsql_server.interfaces import protocol as p
+from dsql_server.transport.tls_transport import accept_tls, ready
 
 #: The accept queue of the listening socket.
 LISTEN_BACKLOG = 512
-#: How long a client that is being closed may take to say goodbye to TLS, in seconds.
-GOODBYE_TIMEOUT_S = 3.0
 
 _TLS_HANDSHAKE = 0x16
 
@@ -90,7 +89,7 @@ class Listener:
 
     async def _negotiate(self, client: socket.socket) -> None:
         while True:
-            await _readable(self._loop, client)
+            await ready(self._loop, client.fileno())
             head = client.recv(8, socket.MSG_PEEK)
             if not head:
                 client.close()
@@ -122,15 +121,8 @@ class Listener:
                     client.recv(STARTUP_PACKET_MAX_BYTES)
             client.close()
             return
-        connection = ClientConnection(self.services, self.verifier, self.hostnames, self.now, self.connections)
-        # The loop is uvloop's, which takes the last argument on Python 3.10 as well.
-        await self._loop.connect_accepted_socket(  # type: ignore[call-arg]
-            lambda: connection,
-            client,
-            ssl=self._tls,
-            ssl_handshake_timeout=STARTUP_TIMEOUT_S,
-            ssl_shutdown_timeout=GOODBYE_TIMEOUT_S,
-        )
+        tls = await accept_tls(self._loop, client, self._tls)
+        ClientConnection(tls, self.services, self.verifier, self.hostnames, self.now, self.connections)
 
     async def close(self) -> None:
         """Stop listening and end every connection."""
@@ -144,12 +136,6 @@ class Listener:
         for connection in list(self.connections):
             connection.shut_down()
         await asyncio.sleep(0)
-
-
-async def _readable(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
-    ready = loop.create_future()
-    loop.add_reader(client.fileno(), lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(client.fileno())
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)

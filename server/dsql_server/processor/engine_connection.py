@@ -7,6 +7,7 @@ the client's pass through as the bytes that the engine sent. Several batches may
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
@@ -14,6 +15,7 @@ from typing import Any
 
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.errors import SqlError
+from dsql_server.transport.socket_transport import SocketTransport
 
 #: A relayed answer longer than this is handed on in pieces, in bytes.
 STREAM_THRESHOLD_BYTES = 256 * 1024
@@ -123,7 +125,7 @@ class _Exchange:
             self.on_done(self.answer)
 
 
-class EngineConnection(asyncio.Protocol):
+class EngineConnection:
     """See the module. ``on_lost`` is called when the engine closes the connection by itself."""
 
     def __init__(self) -> None:
@@ -146,10 +148,11 @@ class EngineConnection(asyncio.Protocol):
         self._unconfirmed: list[str] = []
         self._next_name = 0
 
-    # -- asyncio.Protocol ------------------------------------------------------------------------------------
+    # -- what the transport calls ----------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: SocketTransport) -> None:
         self._transport = transport
+        transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -436,7 +439,15 @@ async def connect_engine(
     Raises EngineError with the engine's refusal, EngineGone if it gave no reason, OSError if there is no engine.
     """
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_unix_connection(EngineConnection, socket_path)
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connected.setblocking(False)
+    try:
+        await loop.sock_connect(connected, socket_path)
+    except BaseException:
+        connected.close()
+        raise
+    connection = EngineConnection()
+    connection.connection_made(SocketTransport(loop, connected, connection))
     values = {"user": user, "database": database, "client_encoding": "UTF8", **(settings or {})}
     body = p.pack_i32(196608) + b"".join(k.encode() + b"\0" + v.encode() + b"\0" for k, v in values.items()) + b"\0"
     try:

@@ -1,0 +1,1 @@
+"""Sockets on the event loop, for clients and for engines."""
