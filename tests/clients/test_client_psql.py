@@ -140,7 +140,7 @@ def test_an_index_that_is_being_built_is_marked(psql: Psql) -> None:
         ("\\dD", ["List of domains"]),
         ("\\dT", ["List of data types"]),
         ("\\d sys.jobs", ["job_id", "object_name"]),
-        ("\\dt sys.*", ["jobs"]),
+        ("\\dv sys.*", ["jobs", "iam_pg_role_mappings"]),
         ("\\encoding", ["UTF8"]),
         ("SELECT * FROM pg_prepared_statements;", ["(0 rows)"]),
         ("SELECT * FROM pg_user;", ["admin"]),
@@ -230,6 +230,8 @@ def test_another_role(cluster: LocalCluster, psql: Psql) -> None:
     psql("CREATE TABLE private (id int PRIMARY KEY); CREATE TABLE shown (id int PRIMARY KEY);", "-q")
     psql("INSERT INTO shown VALUES (7);", "-q")
     psql("CREATE ROLE reader WITH LOGIN;", "-q")
+    arn = "arn:aws:iam::123456789012:role/reader"
+    psql(f"AWS IAM GRANT reader TO '{arn}';", "-q")
     try:
         psql("GRANT SELECT ON shown TO reader;", "-q")
         reader = Psql(cluster, "reader")
@@ -239,6 +241,7 @@ def test_another_role(cluster: LocalCluster, psql: Psql) -> None:
         assert not MACHINERY.search(reader("\\du") + reader("\\dp") + reader("\\d"))
     finally:
         psql("REVOKE SELECT ON shown FROM reader;", "-q")
+        psql(f"AWS IAM REVOKE reader FROM '{arn}';", "-q")
         psql("DROP ROLE reader;", "-q")
 
 

@@ -20,6 +20,7 @@ TABLES_MANY = 300 if os.environ.get("DSQLKIT_FULL") == "1" else 60
 DEFINITION_MS_MAX = 150
 DEFINING_SESSIONS = 3
 DEFINITIONS_A_SESSION = 8
+ARN = "arn:aws:iam::123456789012:role/example"
 
 
 # -- who sees what ----------------------------------------------------------------------------------------------------
@@ -221,6 +222,7 @@ def test_roles_and_grants(dsql_cluster: LocalCluster, one: Session, other: Sessi
     one.run("CREATE TABLE s.t (id int PRIMARY KEY)")
     one.run("INSERT INTO s.t VALUES (1)")
     one.run("CREATE ROLE reader WITH LOGIN")
+    one.run(f"AWS IAM GRANT reader TO '{ARN}'")
     try:
         one.run("GRANT USAGE ON SCHEMA s TO reader")
         one.run("GRANT SELECT ON s.t TO reader")
@@ -232,6 +234,7 @@ def test_roles_and_grants(dsql_cluster: LocalCluster, one: Session, other: Sessi
                     reader.run(refused)
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for database postgres"):
                 reader.run("CREATE SCHEMA mine")
+        one.run(f"AWS IAM REVOKE reader FROM '{ARN}'")
         with pytest.raises(psycopg.errors.DependentObjectsStillExist) as kept:
             one.run("DROP ROLE reader")
         assert sorted((kept.value.diag.message_detail or "").splitlines()) == [
@@ -260,24 +263,23 @@ def test_renamed_roles_keep_their_grants(one: Session, other: Session) -> None:
 
 
 def test_iam_trust_is_recorded_and_keeps_the_role(one: Session, other: Session) -> None:
-    arn = "arn:aws:iam::123456789012:role/example"
     one.run("CREATE ROLE trusted WITH LOGIN")
     one.run("CREATE ROLE without_login")
     try:
-        one.run(f"AWS IAM GRANT trusted TO '{arn}'")
+        one.run(f"AWS IAM GRANT trusted TO '{ARN}'")
         recorded = "SELECT pg_role_name, arn, grantor_pg_role_name FROM sys.iam_pg_role_mappings"
-        assert other.rows(recorded) == [("trusted", arn, "admin")]
+        assert other.rows(recorded) == [("trusted", ARN, "admin")]
         with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="cannot be dropped"):
             other.run("DROP ROLE trusted")
         for refused, reason in (
             ("trusted TO 'somebody'", "IAM role must look like an IAM ARN"),
-            (f"without_login TO '{arn}'", "role without_login must have the LOGIN attribute"),
-            (f"admin TO '{arn}'", "Role admin not supported"),
-            (f"missing TO '{arn}'", 'role "missing" does not exist'),
+            (f"without_login TO '{ARN}'", "role without_login must have the LOGIN attribute"),
+            (f"admin TO '{ARN}'", "Role admin not supported"),
+            (f"missing TO '{ARN}'", 'role "missing" does not exist'),
         ):
             with pytest.raises(psycopg.Error, match=reason):
                 one.run(f"AWS IAM GRANT {refused}")
-        one.run(f"AWS IAM REVOKE trusted FROM '{arn}'")
+        one.run(f"AWS IAM REVOKE trusted FROM '{ARN}'")
         assert other.rows(recorded) == []
     finally:
         one.run("DROP ROLE trusted")
@@ -411,6 +413,7 @@ def test_a_restart_replays_every_definition(tmp_path: Path, crash: bool) -> None
     with cluster, cluster.connect(autocommit=True) as connection:
         first = Session(connection)
         first.run("CREATE ROLE reader WITH LOGIN")
+        first.run(f"AWS IAM GRANT reader TO '{ARN}'")
         first.run("CREATE SCHEMA s")
         first.run("CREATE TABLE s.t (id int PRIMARY KEY, gone text, v int)")
         first.run("INSERT INTO s.t VALUES (1, 'x', 10), (2, 'y', 10)")

@@ -9,7 +9,8 @@ import pytest
 from dsql_server.catalog.changes import Catalog, CatalogChange
 from dsql_server.encoding.rows import fields
 from dsql_server.interfaces.commit_path import CommitPath, ScanRequest, ScanResult
-from dsql_server.jobs.job import Job, JobStatus, JobType, job_key, new_job_id, read_parameters, read_status
+from dsql_server.interfaces.identifiers import new_identifier
+from dsql_server.jobs.job import Job, JobStatus, JobType, job_key, read_parameters, read_status
 from dsql_server.jobs.manager import FINISHED_JOB_AGE_MAX_S, JobManager
 from dsql_server.processor.ddl import PendingDefinition
 from dsql_server.processor.pool import ProcessorPool
@@ -40,7 +41,7 @@ def manager(rows: dict[bytes, bytes]) -> JobManager:
 
 
 def test_a_job_is_read_back_from_its_parameters() -> None:
-    job = Job(new_job_id(), JobType.DROP, NOW_S * US, 7, 8, "public.t", "c", (1, 2, 3))
+    job = Job(new_identifier(), JobType.DROP, NOW_S * US, 7, 8, "public.t", "c", (1, 2, 3))
     stored = job.parameters().value
     assert stored is not None
     assert read_parameters(stored) == job
@@ -48,7 +49,7 @@ def test_a_job_is_read_back_from_its_parameters() -> None:
 
 
 def test_a_jobs_row_shows_status_and_times() -> None:
-    job = Job(new_job_id(), JobType.INDEX_BUILD, NOW_S * US, 7, 8, "public.i")
+    job = Job(new_identifier(), JobType.INDEX_BUILD, NOW_S * US, 7, 8, "public.i")
     key, value = job.row(JobStatus.FAILED, (NOW_S + 5) * US, "why")
     assert value is not None
     assert key == job_key(job.job_id)
@@ -66,7 +67,7 @@ def test_a_jobs_row_shows_status_and_times() -> None:
     ],
 )
 def test_finished_jobs_go_when_a_new_one_comes(status: JobStatus, age_s: int, goes: bool) -> None:
-    old = Job(new_job_id(), JobType.INDEX_BUILD, (NOW_S - age_s) * US)
+    old = Job(new_identifier(), JobType.INDEX_BUILD, (NOW_S - age_s) * US)
     key, value = old.row(status, (NOW_S - age_s) * US)
     assert value is not None
     pending = PendingDefinition(CatalogChange(1, "", "", ""))

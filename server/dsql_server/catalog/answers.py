@@ -11,8 +11,43 @@ from __future__ import annotations
 SERVER_VERSION = "16.15"
 SERVER_VERSION_NUM = "160015"
 
+#: What PostgreSQL has by default where the engine is configured otherwise: that is the machinery's own affair.
+_POSTGRESQL_DEFAULTS = {
+    "autovacuum": "on",
+    "bgwriter_lru_maxpages": "100",
+    "checkpoint_timeout": "5min",
+    "dynamic_shared_memory_type": "posix",
+    "fsync": "on",
+    "full_page_writes": "on",
+    "huge_pages": "try",
+    "jit": "on",
+    "listen_addresses": "localhost",
+    "log_checkpoints": "on",
+    "log_line_prefix": "%m [%p] ",
+    "log_min_error_statement": "error",
+    "log_min_messages": "warning",
+    "max_logical_replication_workers": "4",
+    "max_parallel_maintenance_workers": "2",
+    "max_parallel_workers_per_gather": "2",
+    "max_pred_locks_per_transaction": "64",
+    "max_replication_slots": "10",
+    "max_wal_senders": "10",
+    "max_wal_size": "1GB",
+    "max_worker_processes": "8",
+    "min_dynamic_shared_memory": "0",
+    "plan_cache_mode": "auto",
+    "shared_buffers": "128MB",
+    "synchronous_commit": "on",
+    "track_activities": "on",
+    "track_counts": "on",
+    "unix_socket_permissions": "0777",
+    "update_process_title": "on",
+    "wal_init_zero": "on",
+    "wal_level": "replica",
+}
 #: Parameters that the engine has another value for, by the name under which PostgreSQL shows them.
 ANSWERED_PARAMETERS = {
+    **_POSTGRESQL_DEFAULTS,
     "server_version": SERVER_VERSION,
     "server_version_num": SERVER_VERSION_NUM,
     "max_connections": "20",
@@ -25,10 +60,23 @@ def _answered(name: str, otherwise: str) -> str:
     return f"CASE lower({name}) {cases} ELSE {otherwise} END"
 
 
-_SETTINGS_COLUMNS = (
-    "unit, category, short_desc, extra_desc, context, vartype, source, min_val, max_val, enumvals, boot_val, "
-    "reset_val, sourcefile, sourceline, pending_restart"
-)
+_DEFAULT_NAMES = ", ".join(f"'{name}'" for name in _POSTGRESQL_DEFAULTS)
+
+
+def _unless_default(column: str, value: str) -> str:
+    """The column of a parameter's setting, but ``value`` for those that pass for PostgreSQL's defaults."""
+    return f"CASE WHEN name IN ({_DEFAULT_NAMES}) THEN {value} ELSE {column} END AS {column}"
+
+
+#: The view has plain numbers of a unit where SHOW puts them in words, so defaults are taken from the view itself.
+_SETTINGS_SQL = f"""
+CREATE OR REPLACE VIEW pg_catalog.pg_settings AS SELECT name,
+  CASE WHEN name IN ({_DEFAULT_NAMES}) THEN boot_val ELSE {_answered("name", "setting")} END AS setting,
+  unit, category, short_desc, extra_desc, context, vartype, {_unless_default("source", "'default'")}, min_val, max_val,
+  enumvals, boot_val, {_unless_default("reset_val", "boot_val")}, {_unless_default("sourcefile", "NULL")},
+  {_unless_default("sourceline", "NULL")}, pending_restart
+FROM pg_catalog.pg_show_all_settings() a
+"""
 
 #: How Aurora DSQL's access method is called.
 INDEX_METHOD = "btree_index"
@@ -58,8 +106,8 @@ ANSWERS_SQL = (
     f"AS $${'SELECT ' + _answered('$1', 'pg_catalog.engine_setting($1, false)')}$$",
     "CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text, boolean) RETURNS text LANGUAGE sql STABLE "
     f"PARALLEL SAFE AS $${'SELECT ' + _answered('$1', 'pg_catalog.engine_setting($1, $2)')}$$",
-    f"CREATE OR REPLACE VIEW pg_catalog.pg_settings AS SELECT name, {_answered('name', 'setting')} AS setting, "
-    f"{_SETTINGS_COLUMNS} FROM pg_catalog.pg_show_all_settings() a",
+    _SETTINGS_SQL,
+    "REVOKE UPDATE ON pg_catalog.pg_settings FROM PUBLIC",
     # Whoever calls setval leaves a note, for the machinery to make the new value global.
     "CREATE FUNCTION pg_catalog.engine_setval(regclass, bigint, boolean) RETURNS bigint LANGUAGE internal VOLATILE "
     "STRICT AS 'setval3_oid'",

@@ -7,6 +7,9 @@ from dsql_server.catalog.concealment import CONCEALMENT_SQL
 from dsql_server.catalog.foreign_key_checks import FOREIGN_KEY_CHECKS_SQL
 from dsql_server.catalog.sys_schema import SYS_SCHEMA_SQL
 
+#: The number of the role ``admin``, as grantors of IAM mappings show it.
+ADMIN_ROLE_OID = 15579
+
 BOOTSTRAP_SQL = (
     # Roles. The loader is reached by SET ROLE around the machinery's own statements only.
     "CREATE ROLE dsql_loader NOLOGIN",
@@ -14,6 +17,9 @@ BOOTSTRAP_SQL = (
     "CREATE ROLE dsql_planner LOGIN",
     "GRANT pg_read_all_data, pg_write_all_data TO dsql_planner",
     "CREATE ROLE admin LOGIN CREATEROLE",
+    "SET allow_system_table_mods = on",
+    f"UPDATE pg_catalog.pg_authid SET oid = {ADMIN_ROLE_OID} WHERE rolname = 'admin'",
+    "RESET allow_system_table_mods",
     "GRANT dsql_loader TO admin WITH INHERIT TRUE, SET TRUE",
     "GRANT CREATE ON SCHEMA public TO admin",
     # Functions that reach files, other sessions or the network never run for a session.

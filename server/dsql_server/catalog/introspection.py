@@ -22,11 +22,12 @@ from dsql_server.catalog.state import (
     Sequence,
     Table,
 )
+from dsql_server.catalog.sys_schema import STORED_SCHEMA
 
-#: Stored tables of the ``sys`` schema have fixed relation ids.
+#: Stored tables behind the ``sys`` schema have fixed relation ids.
 SYSTEM_TABLES = {
-    ("sys", "jobs"): JOBS_RELATION_ID,
-    ("sys", "iam_pg_role_mappings"): IAM_MAPPINGS_RELATION_ID,
+    (STORED_SCHEMA, "jobs"): JOBS_RELATION_ID,
+    (STORED_SCHEMA, "iam_pg_role_mappings"): IAM_MAPPINGS_RELATION_ID,
 }
 
 _OWN = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid"

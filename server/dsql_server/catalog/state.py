@@ -128,6 +128,11 @@ class Table:
     def qualified_name(self) -> str:
         return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
 
+    @property
+    def is_system(self) -> bool:
+        """Whether it belongs to the machinery: sessions only read it."""
+        return self.relation_id < FIRST_USER_RELATION_ID
+
     @cached_property
     def arity(self) -> int:
         """Fields of a stored row, dropped columns included."""

@@ -85,7 +85,7 @@ class EmbeddedCluster:
         self._undo.callback(garbage.close)
         jobs = JobManager(path, catalog, pool)
         self._undo.push_async_callback(jobs.close)
-        port = await self._listen(Services(pool, planner, catalog, path, jobs), files)
+        port = await self._listen(Services(pool, planner, catalog, path, jobs, lambda: storage.size_bytes), files)
         jobs.resume_unfinished()
         garbage.start()
         return self._connection_info(port, files)
@@ -133,7 +133,7 @@ class EmbeddedCluster:
 
     async def _listen(self, services: Services, files: TlsFiles) -> int:
         identity, settings = self._identity, self._settings
-        key = AccessKey(identity.secret_access_key, _ACCOUNT_ARN)
+        key = AccessKey(identity.secret_access_key, _ACCOUNT_ARN, stands_for_any=True)
         verifier = TokenVerifier({identity.access_key_id: key}, settings.region)
         hostnames = endpoint_hostnames(identity.cluster_id, settings.region)
         listener = self._listener = Listener(services, server_context(files), verifier, hostnames)

@@ -8,15 +8,18 @@ import ssl
 from collections.abc import Callable, Collection
 
 from dsql_server.catalog.answers import SERVER_VERSION
+from dsql_server.catalog.sys_schema import CLUSTER_SIZE_PARAMETER, IAM_USER_PARAMETER, SESSION_ID_PARAMETER
 from dsql_server.frontend.session import Session
 from dsql_server.frontend.session_settings import needs_lookup, reported
 from dsql_server.frontend.startup import CANCEL_REQUEST, STARTUP_PACKET_MAX_BYTES, read_startup
 from dsql_server.frontend.tls import server_name
-from dsql_server.frontend.token import ACCESS_DENIED_SQLSTATE, TokenRefused, TokenVerifier
+from dsql_server.frontend.token import ACCESS_DENIED_SQLSTATE, TokenAccepted, TokenRefused, TokenVerifier
 from dsql_server.frontend.transactions import IDLE, Services
 from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.identifiers import new_identifier
 from dsql_server.processor.engine_connection import EngineError, EngineGone
 from dsql_server.processor.errors import SqlError, server_unavailable
+from dsql_server.processor.role_mappings import trusts
 from dsql_server.processor.roles import ADMIN_ROLE
 from dsql_server.transport.tls_transport import TlsTransport
 
@@ -39,6 +42,9 @@ _REPORTED = {
     "in_hot_standby": "off",
     "application_name": "",
 }
+_HINT_MAPPING = (
+    "The role must exist and have the LOGIN attribute, and AWS IAM GRANT must have mapped your IAM identity to it."
+)
 _CLEARTEXT_PASSWORD = p.message(b"R", p.pack_i32(3))
 _AUTHENTICATED = p.message(b"R", p.pack_i32(0))
 
@@ -65,6 +71,7 @@ class ClientConnection:
         self._admission: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._user = ""
+        self._principal_arn = ""
         self._settings: dict[str, str] = {}
         self._sni = server_name(client)
         loop = asyncio.get_running_loop()
@@ -175,19 +182,22 @@ class ClientConnection:
         verdict = self._verifier.verify(token, hostnames=self._hostnames, user=self._user, now=self._now())
         if isinstance(verdict, TokenRefused):
             raise SqlError(ACCESS_DENIED_SQLSTATE, verdict.message, hint=verdict.hint, severity="FATAL")
+        self._principal_arn = verdict.principal_arn
         if self._user == ADMIN_ROLE and not needs_lookup(self._settings):
             self._welcome(reported(self._settings))
         else:
-            self._admission = asyncio.get_running_loop().create_task(self._admit())
+            self._admission = asyncio.get_running_loop().create_task(self._admit(verdict))
         return False
 
-    async def _admit(self) -> None:
-        """Let a role in that exists and may log in, with settings that an engine takes."""
+    async def _admit(self, principal: TokenAccepted) -> None:
+        """Let a role in that may log in and trusts the principal, with settings that an engine takes."""
         pool = self._services.pool
         try:
-            if self._user != ADMIN_ROLE and not await pool.may_log_in(self._user):
+            if self._user != ADMIN_ROLE and not (await pool.may_log_in(self._user) and self._is_trusted(principal)):
                 # The SQLSTATE is what the official connector's own tests expect of the service.
-                raise _fatal("08P01", f'IAM authentication failed for user "{self._user}"')
+                raise SqlError(
+                    "08P01", f'IAM authentication failed for user "{self._user}"', hint=_HINT_MAPPING, severity="FATAL"
+                )
             looked_up = await pool.effective_settings(needs_lookup(self._settings))
         except EngineError as error:
             self._refuse(_fatal(error.fields.get("C", "XX000"), error.fields.get("M", "server unavailable")))
@@ -201,6 +211,18 @@ class ClientConnection:
                 self._welcome(reported({**self._settings, **looked_up}))
                 self._resume_reading()
 
+    def _is_trusted(self, principal: TokenAccepted) -> bool:
+        path = self._services.commit_path
+        return trusts(self._user, principal.principal_arn, principal.stands_for_any, path.storage, path.begin())
+
+    def _own_settings(self) -> dict[str, str]:
+        """What functions of the schema ``sys`` tell of the session."""
+        return {
+            SESSION_ID_PARAMETER: new_identifier(),
+            IAM_USER_PARAMETER: self._principal_arn,
+            CLUSTER_SIZE_PARAMETER: str(self._services.cluster_size()),
+        }
+
     def _welcome(self, settings: dict[str, str]) -> None:
         assert self._expiry is not None
         self._expiry.cancel()
@@ -212,7 +234,8 @@ class ClientConnection:
         parts.append(p.message(b"K", p.pack_i32(secrets.randbits(31)) + p.pack_i32(secrets.randbits(31))))
         parts.append(p.ready_for_query(IDLE))
         self._transport.write(b"".join(parts))
-        self._session = Session(self._services, self._user, self._settings, self._transport.write, self._session_ended)
+        engine_settings = {**self._settings, **self._own_settings()}
+        self._session = Session(self._services, self._user, engine_settings, self._transport.write, self._session_ended)
         self._session.start()
         rest, self._buffer = self._buffer, b""
         if rest:

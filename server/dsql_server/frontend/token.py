@@ -68,7 +68,8 @@ class AccessKey(NamedTuple):
     """What the server knows of an access key.
 
     ``session_token`` is set for temporary credentials, ``expires_at`` (seconds since the Unix epoch) when they end.
-    ``actions`` are the IAM actions that the principal may take on this cluster; None means both.
+    ``actions`` are the IAM actions that the principal may take on this cluster; None means both. Without an IAM
+    beside it, a cluster has one access key for whoever develops against it: that key ``stands_for_any`` IAM identity.
     """
 
     secret: str
@@ -76,6 +77,7 @@ class AccessKey(NamedTuple):
     session_token: str | None = None
     expires_at: float | None = None
     actions: frozenset[str] | None = None
+    stands_for_any: bool = False
 
     def __repr__(self) -> str:
         return f"AccessKey(principal_arn={self.principal_arn!r})"
@@ -86,6 +88,7 @@ class TokenAccepted(NamedTuple):
 
     principal_arn: str
     access_key_id: str
+    stands_for_any: bool = False  #: trusted by a role that trusts any IAM identity
 
 
 class TokenRefused(NamedTuple):
@@ -149,7 +152,7 @@ class TokenVerifier:
         if token.host not in hostnames:
             raise _Refusal(f"User: {key.principal_arn} is not authorized to access this resource")
         _check_action(key, parameters["Action"], user)
-        return TokenAccepted(key.principal_arn, access_key_id)
+        return TokenAccepted(key.principal_arn, access_key_id, key.stands_for_any)
 
     def _check_scope(self, credential: str, date_time: str) -> tuple[str, str]:
         """The access key id and the date of ``<id>/<date>/<region>/dsql/aws4_request``."""

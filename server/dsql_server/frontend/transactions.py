@@ -35,6 +35,7 @@ class Services(NamedTuple):
     catalog: Catalog
     commit_path: CommitPath
     jobs: JobManager
+    cluster_size: Callable[[], int]  #: bytes that storage holds now
 
 
 class Transactions(ClientStream):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 from dataclasses import asdict, dataclass
 from enum import Enum
 from struct import Struct
@@ -15,10 +13,6 @@ from dsql_server.encoding.keys import KeyEncoder, prefix
 from dsql_server.encoding.rows import fields, join
 from dsql_server.interfaces.messages import Mutation
 
-#: Characters of a job's id: 16 bytes in base32.
-JOB_ID_LENGTH = 26
-JOB_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
-_JOB_ID_BYTES = 16
 _RELATION_CLASS_OID = 1259
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 _U32, _I64 = Struct("!I"), Struct("!q")
@@ -78,11 +72,6 @@ class Job:
     def without_parameters(self) -> Mutation:
         """The job is finished."""
         return Mutation(_parameters_key(self.job_id), None)
-
-
-def new_job_id() -> str:
-    """A new random id, as all of Aurora DSQL's look."""
-    return base64.b32encode(os.urandom(_JOB_ID_BYTES)).decode().rstrip("=").lower()
 
 
 def job_key(job_id: str) -> bytes:

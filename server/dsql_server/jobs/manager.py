@@ -11,17 +11,15 @@ from dsql_server.catalog.changes import Catalog
 from dsql_server.catalog.state import JOB_PARAMETERS_RELATION_ID, JOBS_RELATION_ID, Index, Table
 from dsql_server.encoding.keys import prefix, prefix_end
 from dsql_server.interfaces.commit_path import CommitPath, ScanRequest
+from dsql_server.interfaces.identifiers import IDENTIFIER_ALPHABET, IDENTIFIER_LENGTH, new_identifier
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.jobs.index_build import IndexBuild
 from dsql_server.jobs.job import (
     FINISHED,
-    JOB_ID_ALPHABET,
-    JOB_ID_LENGTH,
     Job,
     JobStatus,
     JobType,
     job_key,
-    new_job_id,
     read_parameters,
     read_status,
 )
@@ -70,17 +68,17 @@ class JobManager:
         jobs: list[Job] = []
         answered: str | None = None
         if definition.index is not None and definition.index.is_async:
-            answered = new_job_id()
+            answered = new_identifier()
             jobs += self._index_builds(answered, pending)
         elif pending.new_indexes:
             # Made without ASYNC: nobody is told of the job, but rows may be there all the same.
-            jobs += self._index_builds(new_job_id(), pending)
+            jobs += self._index_builds(new_identifier(), pending)
         elif definition.validates is not None:
-            answered = new_job_id()
+            answered = new_identifier()
             jobs.append(self._validation(answered, definition.validates, pending))
         dropped = _relations_of(pending)
         if dropped:
-            jobs.append(Job(new_job_id(), JobType.DROP, self._now_us(), object_id=dropped[0], relations=dropped))
+            jobs.append(Job(new_identifier(), JobType.DROP, self._now_us(), object_id=dropped[0], relations=dropped))
         for job in jobs:
             pending.mutations += [job.row(JobStatus.SUBMITTED, job.started_us), job.parameters()]
             pending.job_ids.append(job.job_id)
@@ -215,7 +213,7 @@ class JobManager:
             if len(values) < argument.parameter:
                 raise SqlError("42P02", f"there is no parameter ${argument.parameter}")
             text = (values[argument.parameter - 1] or b"").decode("utf-8", "replace")
-        if text is None or len(text) != JOB_ID_LENGTH or not set(text) <= JOB_ID_ALPHABET:
+        if text is None or len(text) != IDENTIFIER_LENGTH or not set(text) <= IDENTIFIER_ALPHABET:
             raise SqlError("22P02", "Unable to convert text to UUID")
         return await self.wait_for(text)
 

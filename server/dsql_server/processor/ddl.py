@@ -15,7 +15,7 @@ from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.pool import replay_changes
-from dsql_server.processor.role_mappings import change_mappings, refuse_mapped
+from dsql_server.processor.role_mappings import change_mappings, refuse_mapped, renamed_mappings
 from dsql_server.statements import Statement
 
 _OTHER_DATABASE = re.compile(rb"\n?\d+ objects? in database [^\n]*")
@@ -90,6 +90,11 @@ async def run_definition(
     check_tables(change)
     check_counts(statement.tag, [int(await _ask(executor, b"", sql)) for sql in counting_sql(statement.tag)])
     pending = _pending(state, change)
+    if definition.new_name is not None and definition.object_type == "ROLE":
+        (_, role) = definition.names[0]
+        renamed = renamed_mappings(role, definition.new_name, executor.storage, workspace.t_start)
+        pending.claims += renamed[0]
+        pending.mutations += renamed[1]
     if altered:
         kept = [s for s in altered if s.relation_id not in change.drops]
         claims, mutations = await executor.sequences.altered(kept, {s.relation_id: s for s in change.sequences})

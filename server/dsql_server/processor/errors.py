@@ -46,6 +46,11 @@ class EngineRefusal(SqlError):
         self.response = p.message(b"E", body)
 
 
+def system_entity() -> SqlError:
+    """Somebody wants to change what belongs to the machinery."""
+    return SqlError("0A000", "feature not supported on system entity")
+
+
 def data_conflict() -> SqlError:
     """Another transaction committed a conflicting change first."""
     return SqlError("40001", "change conflicts with another transaction (OC000)")

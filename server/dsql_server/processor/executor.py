@@ -35,6 +35,7 @@ from dsql_server.processor.errors import (
     outcome_unknown,
     schema_conflict,
     server_unavailable,
+    system_entity,
 )
 from dsql_server.processor.inserts import InsertKeys, key_of
 from dsql_server.processor.plan import LoadPlan
@@ -53,6 +54,7 @@ from dsql_server.processor.workspace import (
     has_null,
     load_messages,
     unique_holders,
+    writes_system_table,
 )
 
 #: Dead rows in a processor's tables after which they are vacuumed, between transactions.
@@ -474,6 +476,8 @@ class Executor:
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
         except DuplicateInSnapshot as duplicate:
             raise _duplicate_at_commit(duplicate) from None
+        if any(work.table.is_system for work in works) and writes_system_table(request):
+            raise system_entity()
         if request.claims or request.mutations:
             await self.submit(request)
 

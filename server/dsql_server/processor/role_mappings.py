@@ -19,6 +19,7 @@ from dsql_server.processor.roles import ADMIN_ROLE
 from dsql_server.statements import Statement
 
 _ARN = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::\d{12}:[a-z-]+(?:/[\w+=,.@/-]+|)")
+_ASSUMED_ROLE = re.compile(r"(arn:aws[a-z-]*:)sts::(\d{12}):assumed-role/([\w+=,.@-]+)/.*")
 _U32 = Struct("!I")
 _ARN_FIELD, _ROLE_FIELD = 1, 3
 _KEY = KeyEncoder(IAM_MAPPINGS_RELATION_ID, [(_ROLE_FIELD, oids.TEXT), (_ARN_FIELD, oids.TEXT)])
@@ -77,14 +78,51 @@ async def _roles(executor: Executor, names: list[str]) -> dict[str, tuple[int, b
     return {(name or b"").decode(): (int(oid or 0), can_log_in == b"t") for name, oid, can_log_in in found}
 
 
+def trusts(role: str, principal_arn: str, stands_for_any: bool, storage: StorageReader, t: Timestamp) -> bool:
+    """Whether the IAM identity may connect as the role.
+
+    ``principal_arn`` may be of a session of an IAM role: the role itself is what is trusted.
+    """
+    arns = _mapped(role, storage, t)
+    return bool(arns) if stands_for_any else _identity(principal_arn) in arns
+
+
+def _identity(principal_arn: str) -> str:
+    """The IAM user or role behind a principal: ``assumed-role/name/session`` stands for ``role/name``."""
+    found = _ASSUMED_ROLE.fullmatch(principal_arn)
+    return f"{found[1]}iam::{found[2]}:role/{found[3]}" if found is not None else principal_arn
+
+
+def _mapped(role: str, storage: StorageReader, t: Timestamp) -> list[str]:
+    """The IAM identities that may connect as the role."""
+    return [(row[_ARN_FIELD] or b"").decode() for _, row in _rows(role, storage, t)]
+
+
+def _rows(role: str, storage: StorageReader, t: Timestamp) -> list[tuple[bytes, list[bytes | None]]]:
+    """Keys and rows of the role's mappings."""
+    start = prefix(IAM_MAPPINGS_RELATION_ID) + NOT_NULL + encode_value(oids.TEXT, role.encode())
+    stored = storage.scan(ScanRequest(start, prefix_end(start), t)).rows
+    found = [(key, list(fields(value))) for key, value in stored]
+    return [(key, row) for key, row in found if row[_ROLE_FIELD] == role.encode()]
+
+
+def renamed_mappings(
+    before: str, after: str, storage: StorageReader, t: Timestamp
+) -> tuple[list[Claim], list[Mutation]]:
+    """What a role's new name changes: its IAM identities stay trusted."""
+    claims: list[Claim] = []
+    mutations: list[Mutation] = []
+    for key, row in _rows(before, storage, t):
+        row[_ROLE_FIELD] = after.encode()
+        renamed = _KEY.from_fields(row)
+        claims += [Claim(key, LockMode.UPDATE), Claim(renamed, LockMode.UPDATE)]
+        mutations += [Mutation(key, None), Mutation(renamed, join(row))]
+    return claims, mutations
+
+
 def refuse_mapped(role: str, storage: StorageReader, t: Timestamp) -> None:
     """Raises SqlError if an IAM identity may still connect as the role: it can't be dropped then."""
-    start = prefix(IAM_MAPPINGS_RELATION_ID) + NOT_NULL + encode_value(oids.TEXT, role.encode())
-    arns = [
-        (row[_ARN_FIELD] or b"").decode()
-        for row in (fields(value) for _, value in storage.scan(ScanRequest(start, prefix_end(start), t)).rows)
-        if row[_ROLE_FIELD] == role.encode()
-    ]
+    arns = _mapped(role, storage, t)
     if arns:
         raise SqlError(
             "2BP01",

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from struct import Struct
 
-from dsql_server.catalog.state import CatalogState, Index, Table
+from dsql_server.catalog.state import FIRST_USER_RELATION_ID, CatalogState, Index, Table
 from dsql_server.encoding.keys import NOT_NULL, KeyEncoder, prefix, prefix_end
 from dsql_server.encoding.rows import field_count, fields, join
 from dsql_server.interfaces import protocol as p
@@ -41,6 +41,7 @@ _OWN_ROW = "pg_catalog.pg_current_xact_id_if_assigned()::xid"
 #: Offset of the image in an answer row: field count, then two booleans with their lengths.
 _IMAGE_AT = 2 + 5 + 5
 _HIDDEN_KEY_BYTES = 16
+_FIRST_USER_KEY = prefix(FIRST_USER_RELATION_ID)
 
 
 class LimitExceeded(Exception):
@@ -167,6 +168,11 @@ class Workspace:
         return CommitRequest(
             self.transaction_id, self.t_start, self.catalog.version, tuple(claims), tuple(mutations), None
         )
+
+
+def writes_system_table(request: CommitRequest) -> bool:
+    """Whether the request changes a table of the machinery, by whatever way it came to that."""
+    return any(key < _FIRST_USER_KEY for key, _ in request.mutations)
 
 
 def load_messages(connection: EngineConnection, table: Table, values: list[bytes]) -> tuple[bytes, int]:

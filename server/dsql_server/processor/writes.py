@@ -14,6 +14,7 @@ from pglast import ast
 from dsql_server.catalog.state import CatalogState, ForeignKey, Index, Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.processor.access import comparable
+from dsql_server.processor.errors import system_entity
 from dsql_server.processor.foreign_keys import ForeignKeyLoads, KeyReader, bound_keys, scanned_keys
 from dsql_server.processor.inserts import InsertedRows
 from dsql_server.processor.key_lookup import KeyLookup
@@ -56,12 +57,14 @@ class WriteReader:
         self._repeated: set[int] = set()
 
     def read(self, nodes: Sequence[dict[str, Any]], root: dict[str, Any]) -> None:
-        """All nodes of a plan and its root."""
+        """All nodes of a plan and its root. Raises SqlError if one of them writes a table of the machinery."""
         writing = [node for node in nodes if node["Node Type"] == "ModifyTable"]
         for node in writing:
             table = self._state.by_name.get((node["Schema"], node["Relation Name"]))
             if table is None:
                 continue
+            if table.is_system:
+                raise system_entity()
             if table in self._plan.written:
                 self._repeated.add(table.relation_id)
             else:

@@ -42,7 +42,8 @@ def define(parsed: Parsed) -> Definition:
         return Definition("INDEX", own, exists, index=index)
     if name == "AlterTableStmt":
         return _alter_table(node)
-    return Definition(_object_type(name, node), _names(name, node), exists, cascade)
+    new_name = node.get("newname") if name == "RenameStmt" else None
+    return Definition(_object_type(name, node), _names(name, node), exists, cascade, new_name=new_name)
 
 
 def _alter_table(node: Node) -> Definition:

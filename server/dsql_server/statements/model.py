@@ -119,6 +119,7 @@ class Definition:
     validates: str | None = None  #: constraint of ALTER TABLE ASYNC … VALIDATE CONSTRAINT
     added_columns: tuple[str, ...] = ()
     dropped_columns: tuple[str, ...] = ()
+    new_name: str | None = None  #: of RENAME TO
     mapping: RoleMapping | None = None
     body: tuple[Statement, ...] = ()  #: the statements of CREATE FUNCTION … AS '…'
 

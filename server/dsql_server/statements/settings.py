@@ -22,8 +22,8 @@ SETTABLE = frozenset(
 
 SETTABLE_PREFIX = "enable_"  #: PostgreSQL's planner switches
 
-#: Names whose part before the dot is taken: PostgreSQL's custom parameters may not begin so.
-RESERVED_PREFIX = "dsql"
+#: Names whose part before the dot is taken: by Aurora DSQL, and by what the machinery notes in a session.
+RESERVED_PREFIXES = frozenset({"dsql", "dsqlkit"})
 
 #: SET and RESET of these to their default do nothing: a session has one user and one isolation level.
 CONSTANT_PARAMETERS = frozenset({"session_authorization", "transaction_isolation"})
@@ -116,7 +116,7 @@ def refuse_change(name: str) -> Refusal | None:
         return None
     prefix, dot, _ = name.partition(".")
     if dot:
-        if prefix != RESERVED_PREFIX:
+        if prefix not in RESERVED_PREFIXES:
             return None
         return Refusal(
             "42602", f'invalid configuration parameter name "{name}"', detail=f'"{prefix}" is a reserved prefix.'

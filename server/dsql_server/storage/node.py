@@ -349,6 +349,12 @@ class StorageNode:
             "bytes_on_disk": self._database.property_int_value("rocksdb.total-sst-files-size") or 0,
         }
 
+    @property
+    def size_bytes(self) -> int:
+        """What the node holds on disk and in memory that is yet to be written; an estimate of RocksDB's."""
+        names = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        return sum(self._database.property_int_value(name) or 0 for name in names)
+
     def close(self) -> None:
         """Write out what is in memory and give the directory free; harmless when repeated."""
         if not self._closed:

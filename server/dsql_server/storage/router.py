@@ -227,6 +227,11 @@ class StorageRouter:
         """Make durable what every node has applied; the journal positions of each, by node index."""
         return [node.checkpoint() for node in self.nodes]
 
+    @property
+    def size_bytes(self) -> int:
+        """What all nodes hold, in bytes, as far as is known."""
+        return sum(node.size_bytes for node in self.nodes)
+
     def metrics(self) -> dict[str, object]:
         """The range map with estimated rows, and each node's counters."""
         return {
