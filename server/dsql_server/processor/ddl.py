@@ -11,6 +11,15 @@ from dsql_server.catalog.state import CatalogState, Index, Sequence, Table
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation
 from dsql_server.processor.definition_limits import check_counts, check_tables, counting_sql
+from dsql_server.processor.definition_rules import (
+    check_keys,
+    refuse_dropped_columns,
+    refuse_identity_type,
+    refuse_key_type,
+    refuse_view,
+    unfit_identity_types,
+    unfit_key_types,
+)
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
@@ -68,8 +77,12 @@ async def run_definition(
     if statement.tag == "DROP ROLE":
         for _, role in definition.names:
             refuse_mapped(role, executor.storage, workspace.t_start)
+    refuse_view(statement.tag, statement.engine_sql)
+    refuse_dropped_columns(state, definition)
     parts: list[bytes] = []
     executor.opening(parts)
+    for oid in unfit_identity_types(state, definition):
+        raise refuse_identity_type(await _type_name(executor, b"".join(parts), oid))
     before = Listing.read(await _ask(executor, b"".join(parts), LISTING_SQL))
     altered = _altered_sequences(state, statement)
     if altered:
@@ -88,6 +101,9 @@ async def run_definition(
         shared=definition.object_type in _SHARED_OBJECTS,
     )
     check_tables(change)
+    check_keys(change, state)
+    for oid in unfit_key_types(change, state):
+        raise refuse_key_type(await _type_name(executor, b"", oid))
     check_counts(statement.tag, [int(await _ask(executor, b"", sql)) for sql in counting_sql(statement.tag)])
     pending = _pending(state, change)
     if definition.new_name is not None and definition.object_type == "ROLE":
@@ -140,6 +156,10 @@ async def _ask(executor: Executor, opening: bytes, sql: str) -> str:
         if rows:
             return (p.data_row_fields(rows[0])[0] or b"").decode()
     raise SqlError("XX000", "the catalog could not be read")
+
+
+async def _type_name(executor: Executor, opening: bytes, oid: int) -> str:
+    return await _ask(executor, opening, f"SELECT pg_catalog.format_type({oid}, NULL)")
 
 
 async def _run(executor: Executor, sql: str) -> None:

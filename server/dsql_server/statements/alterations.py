@@ -79,11 +79,18 @@ _NAMES = {
 }
 
 
+#: Recorded as it stands, slashes included.
+_UNIQUE_INITIALLY_DEFERRED = "ALTER TABLE / ADD CONSTRAINT UNIQUE / DEFERRED / INITIALLY DEFERRED not supported"
+
+
 def _unsupported(subcommand: str) -> Refusal:
     return Refusal("0A000", f"unsupported ALTER TABLE {subcommand} statement")
 
 
 def refuse_alter_table(node: Node, is_async: bool) -> Iterator[Refusal]:
+    if node.get("objtype") == "OBJECT_TYPE":  # attributes of a composite type
+        yield Refusal("0A000", "ALTER TYPE not supported")
+        return
     commands = [command["AlterTableCmd"] for command in node.get("cmds", ())]
     if is_async and [c["subtype"] for c in commands] != ["AT_ValidateConstraint"]:
         yield Refusal(
@@ -121,7 +128,9 @@ def _refuse_add_constraint(constraint: Node) -> Iterator[Refusal]:
     kind = constraint["contype"]
     unchecked = constraint.get("skip_validation", False)
     if kind == "CONSTR_UNIQUE" and "indexname" in constraint:
-        if constraint.get("deferrable") or constraint.get("initdeferred"):
+        if constraint.get("initdeferred"):
+            yield Refusal("0A000", _UNIQUE_INITIALLY_DEFERRED)
+        elif constraint.get("deferrable"):
             yield Refusal("0A000", "DEFERRABLE constraint not supported")
     elif kind not in ("CONSTR_CHECK", "CONSTR_FOREIGN") or not unchecked:
         yield _unsupported("ADD CONSTRAINT")
@@ -137,16 +146,18 @@ def refuse_alter_domain(node: Node) -> Iterator[Refusal]:
         yield Refusal("0A000", f"unsupported ALTER DOMAIN {subcommand} statement")
 
 
-def changed_columns(node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the columns that an ALTER TABLE adds and drops."""
-    added, dropped = [], []
+def changed_columns(node: Node) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Names of the columns that an ALTER TABLE adds, drops and makes identity columns."""
+    added, dropped, identities = [], [], []
     for command in node.get("cmds", ()):
         fields = command["AlterTableCmd"]
         if fields["subtype"] == "AT_AddColumn":
             added.append(tag_of(fields["def"])[1]["colname"])
         elif fields["subtype"] == "AT_DropColumn":
             dropped.append(fields["name"])
-    return tuple(added), tuple(dropped)
+        elif fields["subtype"] == "AT_AddIdentity":
+            identities.append(fields["name"])
+    return tuple(added), tuple(dropped), tuple(identities)
 
 
 def validated_constraint(node: Node) -> str | None:

@@ -47,7 +47,7 @@ def define(parsed: Parsed) -> Definition:
 
 
 def _alter_table(node: Node) -> Definition:
-    added, dropped = alterations.changed_columns(node)
+    added, dropped, identities = alterations.changed_columns(node)
     return Definition(
         objects.words(node.get("objtype", "OBJECT_TABLE")),
         (relation_name(node["relation"]),),
@@ -56,6 +56,7 @@ def _alter_table(node: Node) -> Definition:
         validates=alterations.validated_constraint(node),
         added_columns=added,
         dropped_columns=dropped,
+        identity_columns=identities,
     )
 
 

@@ -120,6 +120,7 @@ class Definition:
     added_columns: tuple[str, ...] = ()
     dropped_columns: tuple[str, ...] = ()
     new_name: str | None = None  #: of RENAME TO
+    identity_columns: tuple[str, ...] = ()  #: of ALTER COLUMN … ADD GENERATED … AS IDENTITY
     mapping: RoleMapping | None = None
     body: tuple[Statement, ...] = ()  #: the statements of CREATE FUNCTION … AS '…'
 

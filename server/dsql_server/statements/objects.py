@@ -100,6 +100,8 @@ def refuse_set_schema(node: Node) -> Iterator[Refusal]:
 
 def refuse_owner(node: Node) -> Iterator[Refusal]:
     yield from _refuse_object(node["objectType"], _OWNABLE, "OWNER TO")
+    if ("OBJECT_SCHEMA", object_name(node["object"])[1]) in _SYSTEM_NAMES and node["objectType"] == "OBJECT_SCHEMA":
+        yield SYSTEM_ENTITY
 
 
 def refuse_comment(node: Node) -> Iterator[Refusal]:
