@@ -43,6 +43,13 @@ def dsqlkit() -> None:
 @click.option("--ephemeral", is_flag=True, help="Keep nothing: the data goes when the server stops.")
 @click.option("--region", default="us-east-1", show_default=True, help="AWS region that the endpoint is named for.")
 @click.option("--pg-bindir", type=_directory, help="Folder with PostgreSQL 16 binaries. [default: the bundled ones]")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another limit than Aurora DSQL's, e.g. transaction_rows=10 to test how an application takes it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once ready, and nothing else.")
 @click.option("--control", is_flag=True, hidden=True, help="Answer commands on stdin; its end stops the server.")
 def start(
@@ -52,6 +59,7 @@ def start(
     ephemeral: bool,
     region: str,
     pg_bindir: Path | None,
+    limits: tuple[str, ...],
     as_json: bool,
     control: bool,
 ) -> None:
@@ -59,12 +67,16 @@ def start(
     if ephemeral and data_dir is not None:
         raise click.UsageError("--ephemeral keeps nothing, --data-dir keeps the data: give one of them")
     with _extra("server"):
-        from dsql_server.cli.start import default_data_dir, serve
+        from dsql_server.cli.start import chosen_limits, default_data_dir, serve
         from dsql_server.cluster.settings import ServerSettings, StartError
 
         if not ephemeral and data_dir is None:
             data_dir = default_data_dir()
-    settings = ServerSettings(host=host, port=port, data_dir=data_dir, region=region, pg_bindir=pg_bindir)
+    try:
+        allowed = chosen_limits(limits)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--limit") from None
+    settings = ServerSettings(host, port, data_dir, region, pg_bindir, allowed)
     try:
         serve(settings, as_json=as_json, control=control)
     except StartError as error:

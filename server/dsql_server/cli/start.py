@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsql_server.cluster.server import run_server
+from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
 
 if TYPE_CHECKING:
     from dsql_server.cluster.server import ConnectionInfo, Server, ServerSettings
@@ -18,6 +20,20 @@ def default_data_dir() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("dsqlkit", appauthor=False) / "cluster"
+
+
+def chosen_limits(given: Iterable[str]) -> Limits:
+    """Aurora DSQL's limits, but for those given as ``name=value``.
+
+    :raises ValueError: a text isn't of that form, or names no limit; it says which there are.
+    """
+    chosen = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not value.strip().isdecimal():
+            raise ValueError(f"{text!r} is not of the form name=value with a whole number as value")
+        chosen[name.strip()] = int(value)
+    return DSQL_LIMITS.changed(chosen)
 
 
 def serve(settings: ServerSettings, *, as_json: bool, control: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
+
 
 class StartError(Exception):
     """The cluster can't start; the text is one clear sentence."""
@@ -19,6 +21,7 @@ class ServerSettings:
     data_dir: Path | None = None
     region: str = "us-east-1"
     pg_bindir: Path | None = None
+    limits: Limits = DSQL_LIMITS
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from dsql_server.catalog.answers import SERVER_VERSION
 from dsql_server.catalog.sys_schema import CLUSTER_SIZE_PARAMETER, IAM_USER_PARAMETER, SESSION_ID_PARAMETER
+from dsql_server.frontend.connection_rate import ConnectionRate
 from dsql_server.frontend.session import Session
 from dsql_server.frontend.session_settings import needs_lookup, reported
 from dsql_server.frontend.startup import CANCEL_REQUEST, STARTUP_PACKET_MAX_BYTES, read_startup
@@ -25,8 +26,6 @@ from dsql_server.transport.tls_transport import TlsTransport
 
 #: How long a client may take from TCP connect to its token, in seconds.
 STARTUP_TIMEOUT_S = 60.0
-#: Aurora DSQL closes connections after an hour, in seconds.
-CONNECTION_AGE_MAX_S = 3600.0
 
 _REPORTED = {
     "server_version": SERVER_VERSION,
@@ -60,7 +59,9 @@ class ClientConnection:
         hostnames: Collection[str],
         now: Callable[[], float],
         connections: set[ClientConnection],
+        rate: ConnectionRate,
     ) -> None:
+        self._rate = rate
         self._services = services
         self._verifier = verifier
         self._hostnames = hostnames
@@ -160,6 +161,7 @@ class ClientConnection:
             return False
         if self._sni is None:
             raise _fatal(ACCESS_DENIED_SQLSTATE, "unable to accept connection, sni was not received")
+        self._rate.admit(len(self._connections))
         startup = read_startup(version, packet)
         self._user, self._settings = startup.user, startup.settings
         self._transport.write(startup.negotiation + _CLEARTEXT_PASSWORD)
@@ -226,7 +228,7 @@ class ClientConnection:
     def _welcome(self, settings: dict[str, str]) -> None:
         assert self._expiry is not None
         self._expiry.cancel()
-        self._expiry = asyncio.get_running_loop().call_later(CONNECTION_AGE_MAX_S, self.shut_down)
+        self._expiry = asyncio.get_running_loop().call_later(self._services.limits.connection_age_s, self.shut_down)
         parameters = {**_REPORTED, "session_authorization": self._user, **settings}
         parts = [_AUTHENTICATED]
         parts += [p.parameter_status(name, value) for name, value in parameters.items()]

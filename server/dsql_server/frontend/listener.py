@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection
 
 from dsql_server.frontend.client_connection import STARTUP_TIMEOUT_S, ClientConnection
+from dsql_server.frontend.connection_rate import ConnectionRate
 from dsql_server.frontend.startup import CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, STARTUP_PACKET_MAX_BYTES
 from dsql_server.frontend.token import TokenVerifier
 from dsql_server.frontend.transactions import Services
@@ -43,6 +44,7 @@ class Listener:
         self.connections: set[ClientConnection] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
         self.accepted = 0
+        self._rate = ConnectionRate(services.limits)
 
     def open(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises OSError if the address can't be had."""
@@ -122,7 +124,7 @@ class Listener:
             client.close()
             return
         tls = await accept_tls(self._loop, client, self._tls)
-        ClientConnection(tls, self.services, self.verifier, self.hostnames, self.now, self.connections)
+        ClientConnection(tls, self.services, self.verifier, self.hostnames, self.now, self.connections, self._rate)
 
     async def close(self) -> None:
         """Stop listening and end every connection."""

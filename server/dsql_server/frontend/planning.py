@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dsql_server.frontend.session_settings import is_utf8
 from dsql_server.frontend.statements import PLANNED_KINDS, Prepared, changes_settings
-from dsql_server.frontend.transactions import FAILED, Transactions
+from dsql_server.frontend.transactions import BLOCK, FAILED, Transactions
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.access import Bound
@@ -12,6 +12,7 @@ from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError, aborted_block
 from dsql_server.processor.plan import LoadPlan, copy_plan
 from dsql_server.processor.planner import PlanSettings
+from dsql_server.processor.row_limits import may_exceed
 from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify
 
 LOCK_MODES = {
@@ -154,7 +155,8 @@ class Planning(Transactions):
         if plan.written:
             assert self.executor is not None
             try:
-                await self.executor.after_write(plan, bound, answer.tags[-1] if answer.tags else b"")
+                sizes = self._block == BLOCK and may_exceed(statement, bound, self.services.limits)
+                await self.executor.after_write(plan, bound, answer.tags[-1] if answer.tags else b"", sizes)
             except SqlError:
                 self._drop_completion()
                 raise

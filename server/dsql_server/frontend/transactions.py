@@ -9,6 +9,7 @@ from dsql_server.catalog.changes import Catalog
 from dsql_server.frontend.client_stream import ClientStream
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath
+from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
 from dsql_server.jobs.manager import JobManager
 from dsql_server.processor.ddl import PendingDefinition, commit_definition
 from dsql_server.processor.engine_connection import EngineError
@@ -36,6 +37,7 @@ class Services(NamedTuple):
     commit_path: CommitPath
     jobs: JobManager
     cluster_size: Callable[[], int]  #: bytes that storage holds now
+    limits: Limits = DSQL_LIMITS
 
 
 class Transactions(ClientStream):
@@ -107,8 +109,9 @@ class Transactions(ClientStream):
                 processor = await self.services.pool.lease(self.role, self._settings)
             except (EngineError, OSError) as error:
                 raise server_unavailable() from error
+            services = self.services
             executor = self.executor = Executor(
-                processor, self.services.commit_path, self.services.catalog, self._driver.resume, self._stream
+                processor, services.commit_path, services.catalog, self._driver.resume, self._stream, services.limits
             )
             # Without it, the session's prepared statements and settings are gone, so the session goes, too.
             executor.connection.on_lost = self.wind_up

@@ -12,13 +12,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from dsql_server.interfaces.limits import TRANSACTION_AGE_MAX_S as TRANSACTION_AGE_MAX_S
+
 MESSAGE_VERSION = 1
 
 #: As ``catalog_version`` of a request: it doesn't depend on the catalog (leases of sequence values).
 CATALOG_ANY = -1
-
-#: A transaction older than this can't commit; adjudicators remember recent claims for a little longer.
-TRANSACTION_AGE_MAX_S = 300
 
 #: Nanoseconds since the Unix epoch. Strictly increasing where one role hands them out.
 Timestamp = int

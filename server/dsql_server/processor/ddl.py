@@ -100,11 +100,13 @@ async def run_definition(
         search_path=search_path,
         shared=definition.object_type in _SHARED_OBJECTS,
     )
-    check_tables(change)
+    check_tables(change, executor.limits)
     check_keys(change, state)
     for oid in unfit_key_types(change, state):
         raise refuse_key_type(await _type_name(executor, b"", oid))
-    check_counts(statement.tag, [int(await _ask(executor, b"", sql)) for sql in counting_sql(statement.tag)])
+    check_counts(
+        statement.tag, [int(await _ask(executor, b"", sql)) for sql in counting_sql(statement.tag)], executor.limits
+    )
     pending = _pending(state, change)
     if definition.new_name is not None and definition.object_type == "ROLE":
         (_, role) = definition.names[0]

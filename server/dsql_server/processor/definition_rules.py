@@ -1,4 +1,4 @@
-"""What Aurora DSQL refuses of a definition once the catalog is known: types of keys, and what becomes of primary keys."""
+"""What Aurora DSQL refuses of a definition once the catalog is known: unfit keys, and the loss of a primary key."""
 
 from __future__ import annotations
 
@@ -79,11 +79,10 @@ def check_keys(change: CatalogChange, state: CatalogState) -> None:
         if table.primary_key is None:
             raise SqlError("0A000", f"cannot drop primary key constraint {known.primary_key.name}")
     for table, index in _new_indexes(change, state):
-        for number in index.columns:
-            column = table.columns[number - 1] if number else None
-            if column is None or column.type_oid not in (t.BPCHAR, t.VARCHAR):
+        for key in (table.columns[number - 1] for number in index.columns if number):
+            if key.type_oid not in (t.BPCHAR, t.VARCHAR):
                 continue
-            if column.modifier - _MODIFIER_HEADER > DECLARED_KEY_SIZE_MAX_BYTES:
+            if key.modifier - _MODIFIER_HEADER > DECLARED_KEY_SIZE_MAX_BYTES:
                 message = f"key size greater than {DECLARED_KEY_SIZE_MAX_BYTES} bytes not supported"
                 raise SqlError("54000", message)
 
@@ -111,4 +110,3 @@ def _only_table(state: CatalogState, definition: Definition) -> Table | None:
     schema, name = definition.names[0]
     found = [x for x in state.tables.values() if x.name == name and schema in (None, x.schema)]
     return found[0] if len(found) == 1 else None
-

@@ -8,6 +8,9 @@ from dsql_server.interfaces import protocol as p
 
 #: What a query processor's database is called; clients know of one database only.
 _ENGINE_DATABASE = re.compile(rb"\bdsql_qp_\d+\b")
+#: What an engine says of a query that is short of memory.
+_TEMPORARY_FILES = re.compile(r"temporary file size exceeds temp_file_limit \((\d+)kB\)")
+_CONFIGURED_LIMIT = "53400"
 
 
 class SqlError(Exception):
@@ -30,12 +33,26 @@ class SqlError(Exception):
         )
 
 
+class LimitExceeded(Exception):
+    """Something is larger than Aurora DSQL allows."""
+
+    def __init__(self, message: str, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = "54000"
+        self.message = message
+        self.detail = detail
+
+
 class EngineRefusal(SqlError):
     """An error that the engine raised; ``context`` of the machinery's own statements is left out."""
 
     def __init__(self, body: bytes, hide_context: bool = False, offset: int = 0) -> None:
         body = _ENGINE_DATABASE.sub(b"postgres", body)
         fields = p.error_fields(body)
+        if fields.get("C") == _CONFIGURED_LIMIT and (limit := _TEMPORARY_FILES.match(fields.get("M", ""))):
+            message = f"query requires more than allowed temp space of {limit[1]} KB to execute"
+            super().__init__("54000", message)
+            return
         super().__init__(fields.get("C", "XX000"), fields.get("M", "unknown error"))
         if offset and "P" in fields:
             position = b"P%d" % (int(fields["P"]) + offset)

@@ -17,6 +17,7 @@ from dsql_server.encoding.keys import encode_value
 from dsql_server.encoding.type_oids import INT8
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath, StorageReader
+from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
 from dsql_server.interfaces.messages import (
     CommitOutcome,
     CommitRequest,
@@ -30,6 +31,7 @@ from dsql_server.processor.access import NOT_EXACT, Bound, Row
 from dsql_server.processor.engine_connection import Answer, EngineConnection
 from dsql_server.processor.errors import (
     EngineRefusal,
+    LimitExceeded,
     SqlError,
     data_conflict,
     outcome_unknown,
@@ -41,12 +43,11 @@ from dsql_server.processor.inserts import InsertKeys, key_of
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
+from dsql_server.processor.row_limits import check_row
 from dsql_server.processor.sequences import SequenceBlocks
 from dsql_server.processor.unbuilt_indexes import unique_violation
 from dsql_server.processor.workspace import (
-    TRANSACTION_AGE_MAX_S,
     DuplicateInSnapshot,
-    LimitExceeded,
     TableWork,
     Workspace,
     extraction_sql,
@@ -81,8 +82,10 @@ class Executor:
         catalog: Catalog,
         resume: Callable[[Any], None],
         sink: Callable[[bytes], None],
+        limits: Limits = DSQL_LIMITS,
     ) -> None:
         assert processor.connection is not None
+        self.limits = limits
         self.processor = processor
         self.connection: EngineConnection = processor.connection
         self._path = commit_path
@@ -168,7 +171,7 @@ class Executor:
 
     def begin(self) -> Workspace:
         """Take T_start. The engine's own BEGIN travels with the first statement."""
-        self.workspace = Workspace(self._path.begin(), self._catalog.state)
+        self.workspace = Workspace(self._path.begin(), self._catalog.state, self.limits)
         return self.workspace
 
     def check_current(self) -> None:
@@ -177,12 +180,16 @@ class Executor:
         assert workspace is not None
         if workspace.catalog.version != self._catalog.version:
             raise schema_conflict()
+        self._check_age(workspace)
+
+    def _check_age(self, workspace: Workspace) -> None:
         age = time.monotonic() - workspace.began_at
-        if age > TRANSACTION_AGE_MAX_S:
+        limit = self.limits.transaction_age_s
+        if age > limit:
             raise SqlError(
                 "54000",
-                f"transaction age limit of {TRANSACTION_AGE_MAX_S}s exceeded",
-                detail=f"Current transaction age {int(age)}s exceeds {TRANSACTION_AGE_MAX_S}s",
+                f"transaction age limit of {limit}s exceeded",
+                detail=f"Current transaction age {int(age)}s exceeds {limit}s",
             )
 
     def opening(self, parts: list[bytes]) -> int:
@@ -247,15 +254,20 @@ class Executor:
                 work.locked = True
                 work.lock_mode = max(work.lock_mode, lock_mode)
 
-    async def after_write(self, plan: LoadPlan, bound: Bound, tag: bytes) -> None:
+    async def after_write(self, plan: LoadPlan, bound: Bound, tag: bytes, sizes: bool = False) -> None:
         """Count the changed rows and look for keys that were taken before the transaction began.
 
-        Raises SqlError with what the statement would have answered had those rows been in the engine.
+        ``sizes``: look at the sizes of the written rows already, not only at COMMIT. Raises SqlError with what the
+        statement would have answered had those rows been in the engine.
         """
         workspace = self.workspace
         assert workspace is not None
         try:
             workspace.count_rows(_changed_rows(tag))
+            if sizes:
+                for table in plan.written:
+                    await self._verify_written(workspace.work(table), sizes=True)
+                return
             if plan.insert is not None and plan.single_insert_only and plan.insert.complete:
                 try:
                     self._verify_known(plan.insert, bound)
@@ -308,11 +320,11 @@ class Executor:
         if strangers:
             raise DuplicateInSnapshot(work.table, strangers)
 
-    async def _verify_written(self, work: TableWork) -> None:
-        """Ask the engine for the rows written so far and look up the keys that weren't yet."""
+    async def _verify_written(self, work: TableWork, sizes: bool = False) -> None:
+        """Ask the engine for the rows written so far, for their sizes, and look up the keys that weren't yet."""
         assert self.workspace is not None
         table, t = work.table, self.workspace.t_start
-        if not any(i is not None and i.unique for i in (table.primary_key, *table.indexes)):
+        if not sizes and not any(i is not None and i.unique for i in (table.primary_key, *table.indexes)):
             return
         name, parse = self.connection.statement(extraction_sql(table, everything=False))
         batch = parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED
@@ -330,6 +342,8 @@ class Executor:
             if not row[6]:
                 continue
             image = head + row[12:]
+            if len(image) > self.limits.small_row_bytes:
+                check_row(table, image, self.limits)
             if encoder is not None:
                 key = encoder.from_row(image)
                 if key not in work.loaded and key not in work.verified:
@@ -454,6 +468,7 @@ class Executor:
         assert workspace is not None
         if not workspace.wrote or not self.engine_open:
             self.rollback()
+            self._check_age(workspace)
             return
         self.check_current()
         data, works = workspace.extraction(self.connection)

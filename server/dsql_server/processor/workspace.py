@@ -18,20 +18,17 @@ from dsql_server.encoding.keys import NOT_NULL, KeyEncoder, prefix, prefix_end
 from dsql_server.encoding.rows import field_count, fields, join
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
+from dsql_server.interfaces.limits import DSQL_LIMITS, MIB, Limits
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation, Timestamp
 from dsql_server.processor.access import Row
 from dsql_server.processor.engine_connection import EngineConnection
+from dsql_server.processor.errors import LimitExceeded
 from dsql_server.processor.roles import LOADER_ROLE
+from dsql_server.processor.row_limits import check_row
 from dsql_server.processor.unbuilt_indexes import check_unbuilt
 
 #: More rows than this are loaded by COPY, fewer by one prepared INSERT.
 INSERT_LOAD_MAX_ROWS = 8
-#: Rows a transaction may insert, update and delete (Aurora DSQL's limit).
-TRANSACTION_ROWS_MAX = 3000
-#: Write set and index entries of a transaction (Aurora DSQL's limit), in bytes.
-TRANSACTION_SIZE_MAX_BYTES = 10 * 1024 * 1024
-#: Oldest age of a transaction (Aurora DSQL's limit), in seconds.
-TRANSACTION_AGE_MAX_S = 300
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
@@ -42,16 +39,6 @@ _OWN_ROW = "pg_catalog.pg_current_xact_id_if_assigned()::xid"
 _IMAGE_AT = 2 + 5 + 5
 _HIDDEN_KEY_BYTES = 16
 _FIRST_USER_KEY = prefix(FIRST_USER_RELATION_ID)
-
-
-class LimitExceeded(Exception):
-    """The transaction is larger than Aurora DSQL allows."""
-
-    def __init__(self, message: str, detail: str | None = None) -> None:
-        super().__init__(message)
-        self.sqlstate = "54000"
-        self.message = message
-        self.detail = detail
 
 
 class DuplicateInSnapshot(Exception):
@@ -81,9 +68,10 @@ class TableWork:
 class Workspace:
     """See the module. One per transaction; the session owns it and the engine transaction behind it."""
 
-    __slots__ = ("began_at", "catalog", "row_count", "t_start", "tables", "transaction_id")
+    __slots__ = ("began_at", "catalog", "limits", "row_count", "t_start", "tables", "transaction_id")
 
-    def __init__(self, t_start: Timestamp, catalog: CatalogState) -> None:
+    def __init__(self, t_start: Timestamp, catalog: CatalogState, limits: Limits = DSQL_LIMITS) -> None:
+        self.limits = limits
         self.transaction_id = os.urandom(16)
         self.t_start = t_start
         self.catalog = catalog
@@ -109,7 +97,7 @@ class Workspace:
     def count_rows(self, changed: int) -> None:
         """Count changed rows. Raises LimitExceeded at the statement that crosses the limit."""
         self.row_count += changed
-        if self.row_count > TRANSACTION_ROWS_MAX:
+        if self.row_count > self.limits.transaction_rows:
             raise LimitExceeded("transaction row limit exceeded")
 
     # -- loading ---------------------------------------------------------------------------------------------
@@ -155,15 +143,16 @@ class Workspace:
         changed = 0
         for work, rows in zip(works, answers, strict=False):
             changed += _TableDelta(self, work, claims, mutations).collect(rows, storage)
-        if changed > TRANSACTION_ROWS_MAX:
+        if changed > self.limits.transaction_rows:
             raise LimitExceeded("transaction row limit exceeded")
         size = 0
         for key, value in mutations:
             size += len(key) + (len(value) if value is not None else 0)
-        if size > TRANSACTION_SIZE_MAX_BYTES:
-            megabytes = -(-size // (1024 * 1024))
+        limit = self.limits.transaction_size_bytes
+        if size > limit:
+            shown = f"{-(-limit // MIB)}mb"
             raise LimitExceeded(
-                "transaction size limit 10mb exceeded", f"Current transaction size {megabytes}mb > 10mb"
+                f"transaction size limit {shown} exceeded", f"Current transaction size {-(-size // MIB)}mb > {shown}"
             )
         return CommitRequest(
             self.transaction_id, self.t_start, self.catalog.version, tuple(claims), tuple(mutations), None
@@ -268,9 +257,13 @@ class _TableDelta:
         locked: list[bytes] = []
         left: list[bytes] = []
         arity = _pack_count(self._table.arity)
+        limits = self._workspace.limits
+        small = limits.small_row_bytes
         for row in rows:
             image = arity + row[_IMAGE_AT:]
             if row[6]:
+                if len(image) > small:
+                    check_row(self._table, image, limits)
                 own.append(image)
             else:
                 left.append(image)

@@ -43,6 +43,8 @@ class LocalCluster:
     :param port: TCP port; 0 takes a free one.
     :param region: the AWS region that the endpoint is named for.
     :param pg_bindir: folder with PostgreSQL 16 binaries; None for the bundled ones.
+    :param limits: Aurora DSQL's limits that are lower here, by name (:class:`dsql_server.interfaces.limits.Limits`),
+        so that a test reaches them soon: ``{"transaction_rows": 10}``.
     """
 
     #: Variables that would make the AWS credential chain prefer other credentials to the cluster's.
@@ -67,12 +69,15 @@ class LocalCluster:
         port: int = 0,
         region: str = "us-east-1",
         pg_bindir: str | os.PathLike[str] | None = None,
+        limits: Mapping[str, int] | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self._arguments = ["start", "--json", "--control", "--port", str(port), "--region", region]
         self._arguments += ["--ephemeral"] if data_dir is None else ["--data-dir", os.fspath(data_dir)]
         if pg_bindir is not None:
             self._arguments += ["--pg-bindir", os.fspath(pg_bindir)]
+        for name, value in (limits or {}).items():
+            self._arguments += ["--limit", f"{name}={value}"]
         self._ephemeral = data_dir is None
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
