@@ -85,9 +85,7 @@ class EmbeddedCluster:
         self._undo.callback(garbage.close)
         jobs = JobManager(path, catalog, pool)
         self._undo.push_async_callback(jobs.close)
-        services = Services(
-            pool, planner, catalog, path, jobs, lambda: storage.size_bytes, self._settings.limits
-        )
+        services = Services(pool, planner, catalog, path, jobs, lambda: storage.size_bytes, self._settings.limits)
         port = await self._listen(services, files)
         jobs.resume_unfinished()
         garbage.start()
