@@ -15,7 +15,6 @@ from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
 from dsql_connectors.core.pooling import MAX_LIFETIME_S, lifetime_s
-from dsql_connectors.core.retry import RetryPolicy
 from dsql_dialects.django.client import DatabaseClient
 from dsql_dialects.django.creation import DatabaseCreation
 from dsql_dialects.django.drivers import Cursor, ServerBindingCursor, connector, is_psycopg3, watched
@@ -23,6 +22,7 @@ from dsql_dialects.django.features import DatabaseFeatures
 from dsql_dialects.django.introspection import DatabaseIntrospection
 from dsql_dialects.django.isolation import Isolation
 from dsql_dialects.django.operations import DatabaseOperations
+from dsql_dialects.django.retry import configured_policy
 from dsql_dialects.django.schema import DatabaseSchemaEditor
 
 #: ``OPTIONS["identity_cache"]``: how many values of an identity column a connection takes at a time. DSQL allows 1
@@ -110,8 +110,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             params["cursor_factory"] = ServerBindingCursor if options.get("server_side_binding") is True else Cursor
         if self.isolation is not None:
             params["cursor_factory"] = watched(params["cursor_factory"], self.isolation)
-        if isinstance(options.get("retry"), dict):
-            params["retry"] = RetryPolicy(**options["retry"])
+        params["retry"] = configured_policy(self)
         return params
 
     @property
@@ -139,6 +138,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
                 kwargs={**params, "autocommit": True},
                 open=False,
                 configure=self._configure_connection,
+                check=ConnectionPool.check_connection if self.settings_dict["CONN_HEALTH_CHECKS"] else None,
                 retry=retry,
                 **({} if options is True else options),
             )
@@ -171,8 +171,8 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
         if self._expires_s is not None:
             self.close_at = self._expires_s if self.close_at is None else min(self.close_at, self._expires_s)
 
-    def ensure_connection(self) -> None:
-        """As Django's; outside of a transaction, a connection that DSQL is about to close is replaced first."""
+    def close_if_health_check_failed(self) -> None:
+        """As Django's, which asks before each use; a connection that DSQL is about to close is replaced, too."""
         if (
             self.connection is not None
             and self._expires_s is not None
@@ -181,7 +181,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             and self.autocommit
         ):
             self.close()
-        super().ensure_connection()
+        super().close_if_health_check_failed()
 
     def close(self) -> None:
         """As Django's."""

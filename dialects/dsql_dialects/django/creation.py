@@ -56,7 +56,7 @@ class DatabaseCreation(PostgresqlCreation):
             name = self._get_database_display_str(verbosity, schema)
             self.log(f"{'Preserving' if keepdb else 'Destroying'} test database for alias {name}...")
         if not keepdb and schema is not None:
-            self._execute(f"DROP SCHEMA IF EXISTS {self._quote_name(schema)} CASCADE")
+            self._destroy_test_db(schema, verbosity)
         if suffix is None and self._own_settings is not None:
             self.connection.settings_dict.clear()
             self.connection.settings_dict.update(self._own_settings)
@@ -129,6 +129,9 @@ class DatabaseCreation(PostgresqlCreation):
         self._create_schema(self._schema, autoclobber, keepdb)
         self._use_schema(self._schema)
         return self._get_test_db_name()
+
+    def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
+        self._execute(f"DROP SCHEMA IF EXISTS {self._quote_name(test_database_name)} CASCADE")
 
     def _clone_test_db(self, suffix: str, verbosity: int, keepdb: bool = False) -> None:
         """Migrate a schema of its own for a worker: there is nothing to copy one from another with."""
