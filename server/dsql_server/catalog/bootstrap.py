@@ -20,8 +20,8 @@ BOOTSTRAP_SQL = (
     "SET allow_system_table_mods = on",
     f"UPDATE pg_catalog.pg_authid SET oid = {ADMIN_ROLE_OID} WHERE rolname = 'admin'",
     "RESET allow_system_table_mods",
+    # It owns every database, so its members may create in the schema public and create schemas.
     "GRANT dsql_loader TO admin WITH INHERIT TRUE, SET TRUE",
-    "GRANT CREATE ON SCHEMA public TO admin",
     # Functions that reach files, other sessions or the network never run for a session.
     """DO $$ DECLARE f regprocedure; BEGIN
       FOR f IN SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

@@ -6,6 +6,7 @@ Nothing here protects anything: privileges do. It spares clients and their tools
 from __future__ import annotations
 
 from dsql_server.catalog.answers import INDEX_METHOD
+from dsql_server.statements.dump import DUMP_APPLICATION
 
 _ROLES = "('dsql_engine', 'dsql_loader', 'dsql_planner')"
 
@@ -32,6 +33,35 @@ def _replaced(table: str, columns: str, rest: str = "") -> tuple[str, ...]:
     )
 
 
+#: True in sessions of pg_dump. It wants an owner for everything, and an extension behind what is not to be dumped.
+_DUMPING = f"pg_catalog.current_setting('application_name') = '{DUMP_APPLICATION}'"
+
+#: Privileges that pg_dump takes for those of a new database, by catalog and column.
+_PRIVILEGES = (("pg_proc", "proacl"), ("pg_class", "relacl"), ("pg_namespace", "nspacl"))
+
+#: Makes pg_dump pass over the schema ``sys`` and over what was granted and revoked so far. The extension's catalog is
+#: the one that sessions find by its name.
+_BUILT_IN_FOR_DUMPS = (
+    *(
+        f"INSERT INTO pg_catalog.pg_depend SELECT '{catalog}'::regclass, o.oid, 0, 'pg_extension'::regclass, e.oid, 0, "
+        f"'e' FROM pg_catalog.{catalog} o, pg_catalog.engine_extension e WHERE {condition}"
+        for catalog, condition in (
+            ("pg_namespace", "o.nspname = 'sys'"),
+            ("pg_class", "o.relnamespace = 'sys'::regnamespace AND o.relkind = 'v'"),
+            ("pg_proc", "o.pronamespace = 'sys'::regnamespace"),
+        )
+    ),
+    *(
+        statement
+        for catalog, column in _PRIVILEGES
+        for statement in (
+            f"DELETE FROM pg_catalog.pg_init_privs WHERE classoid = '{catalog}'::regclass AND objsubid = 0",
+            f"INSERT INTO pg_catalog.pg_init_privs SELECT o.oid, '{catalog}'::regclass, 0, 'i', o.{column} "
+            f"FROM pg_catalog.{catalog} o WHERE o.{column} IS NOT NULL",
+        )
+    ),
+)
+
 #: Run as the superuser while system tables may be changed. The superuser itself still sees everything.
 CONCEALMENT_SQL = (
     # One database is all that there is; the engine keeps one for each query processor. The engine itself finds the
@@ -48,7 +78,7 @@ CONCEALMENT_SQL = (
         "pg_language",
         "t.oid, t.lanname, t.lanowner, t.lanispl, t.lanpltrusted, t.lanplcallfoid, t.laninline, t.lanvalidator, "
         "t.lanacl",
-        "WHERE t.lanname <> 'plpgsql'",
+        f"WHERE t.lanname <> 'plpgsql' OR {_DUMPING}",
     ),
     *_replaced(
         "pg_event_trigger",
@@ -60,10 +90,14 @@ CONCEALMENT_SQL = (
         f"t.oid, CASE t.amname WHEN 'btree' THEN '{INDEX_METHOD}'::name ELSE t.amname END AS amname, t.amhandler, "
         "t.amtype",
     ),
-    "DELETE FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_extension'::regclass",
-    "DELETE FROM pg_catalog.pg_extension WHERE extname = 'plpgsql'",
+    *_replaced(
+        "pg_extension",
+        "t.oid, t.extname, t.extowner, t.extnamespace, t.extrelocatable, t.extversion, t.extconfig, t.extcondition",
+        f"WHERE {_DUMPING}",
+    ),
+    *_BUILT_IN_FOR_DUMPS,
     _filtered("pg_stat_database", "datname = 'postgres'"),
-    _filtered("pg_roles", f"rolname NOT IN {_ROLES}"),
+    _filtered("pg_roles", f"rolname NOT IN {_ROLES} OR {_DUMPING}"),
     _filtered("pg_shadow", f"usename NOT IN {_ROLES}"),
     _filtered("pg_group", f"groname NOT IN {_ROLES}"),
     _filtered("pg_prepared_statements", "name NOT LIKE 'dsqlkit\\_%'"),

@@ -14,6 +14,7 @@ from dsql_server.processor.plan import LoadPlan, copy_plan
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.row_limits import may_exceed
 from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify
+from dsql_server.statements.dump import for_pg_dump
 
 LOCK_MODES = {
     None: None,
@@ -33,7 +34,7 @@ class Planning(Transactions):
 
     def _classify(self, sql: str) -> list[Statement]:
         try:
-            return classify(sql)
+            return [for_pg_dump(s) for s in classify(sql)] if self._dumps else classify(sql)
         except SqlSyntaxError as error:
             raise SqlError(
                 error.sqlstate, error.message, position=error.position, detail=error.detail, hint=error.hint

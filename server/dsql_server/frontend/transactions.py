@@ -17,6 +17,7 @@ from dsql_server.processor.errors import SqlError, server_unavailable
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.planner import Planner, PlanSettings
 from dsql_server.processor.pool import ProcessorPool
+from dsql_server.statements.dump import DUMP_APPLICATION
 
 #: A session's state as ReadyForQuery tells it.
 IDLE, BLOCK, FAILED = b"I", b"T", b"E"
@@ -55,6 +56,7 @@ class Transactions(ClientStream):
         self.services = services
         self.role = role
         self._settings = settings
+        self._dumps = settings.get("application_name") == DUMP_APPLICATION
         self.executor: Executor | None = None
         self._block = IDLE
         self._read_only = False
