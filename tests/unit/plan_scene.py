@@ -11,7 +11,7 @@ from dsql_server.catalog.state import CatalogState, Column, ForeignKey, Index, T
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import prefix
 from dsql_server.encoding.rows import join
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult
+from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.targets import read_targets
@@ -60,6 +60,9 @@ class Stored:
         return ScanResult(found[: request.limit], len(found), 0)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
+        raise AssertionError("load plans ask for rows")
+
+    def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         raise AssertionError("load plans ask for rows")
 
 

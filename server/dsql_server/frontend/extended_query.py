@@ -16,6 +16,7 @@ from dsql_server.frontend.statements import (
     read_execute,
     read_name,
     read_parse,
+    result_formats,
 )
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
@@ -178,16 +179,26 @@ class ExtendedQuery(SimpleQuery):
             await self._send_without_execute(pending)
             self._out.append(p.BIND_COMPLETE_MESSAGE)
             return
-        await self._prepare_portal(portal, pending, final)
+        plan = await self._plan_for(prepared)
+        if plan.aggregates is not None:
+            results = result_formats(raw, portal_name, name, values)
+            portal.bind = await self._aggregates(plan, portal.bound, portal_name, results)
+        await self._prepare_portal(portal, plan, pending, final)
         self._portals[portal_name] = portal
-        pending.parts.append(raw)
+        pending.parts.append(portal.bind or raw)
         pending.bound = True
 
-    async def _prepare_portal(self, portal: Portal, pending: _Pending, final: bool) -> None:
+    async def _prepare_portal(self, portal: Portal, plan: LoadPlan, pending: _Pending, final: bool) -> None:
         """Put what the portal needs in front of its Bind: a transaction, its rows."""
         statement = portal.prepared.statement
         assert statement is not None
-        plan = await self._plan_for(portal.prepared)
+        if portal.bind is not None:
+            assert self.executor is not None
+            injected: list[bytes] = []
+            skip = self.executor.opening(injected)
+            if skip:
+                await self._inject(pending, injected, skip)
+            return
         if final and plan.plain_read and statement.is_read_only and not portal.prepared.sets:
             executor = await self._current_executor()
             if executor.workspace is None:

@@ -12,6 +12,7 @@ from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError, aborted_block
 from dsql_server.processor.plan import LoadPlan, copy_plan
 from dsql_server.processor.planner import PlanSettings
+from dsql_server.processor.pushed_aggregates import bind_message
 from dsql_server.processor.row_limits import may_exceed
 from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify
 from dsql_server.statements.dump import for_pg_dump
@@ -127,6 +128,23 @@ class Planning(Transactions):
             if self._definition is not None:
                 raise SqlError("0A000", "ddl and dml are not supported in the same transaction")
             self._wrote = True
+
+    async def _aggregates(self, plan: LoadPlan, bound: Bound, portal: bytes, results: bytes) -> bytes | None:
+        """A Bind message for the query around aggregates that storage has computed; None: run the client's query.
+
+        ``results`` are the client's result formats, as in its own Bind message.
+        """
+        pushed = plan.aggregates
+        assert pushed is not None
+        executor = await self._ready_executor()
+        if self._block == BLOCK:
+            executor.check_current()
+        plan.bind_literals(bound)
+        values = await executor.aggregate(pushed, bound)
+        if values is None:
+            return None
+        name = executor.prepare_pushed(pushed, plan.parameter_oids)
+        return bind_message(pushed, name, portal, bound, results, values)
 
     def _take(self, answer: Answer, offset: int = 0) -> None:
         """Pass the client's part on; raises SqlError if the engine refused something.

@@ -13,6 +13,9 @@ from dsql_server.processor.errors import SqlError
 from dsql_server.processor.executor import WAIT
 from dsql_server.statements import Statement
 
+_TEXT_RESULTS = p.pack_i16(0)
+_DESCRIBE_PORTAL = p.message(b"D", b"P\x00")
+
 
 class SimpleQuery(Steering):
     """Runs Query messages, and the COPY data that may follow them."""
@@ -60,6 +63,16 @@ class SimpleQuery(Steering):
         bound = Bound((), (), self.plan_settings.time_zone == "UTC")
         parts: list[bytes] = []
         skip = 0
+        if plan.aggregates is not None:
+            bind = await self._aggregates(plan, bound, b"", _TEXT_RESULTS)
+            if bind is not None:
+                skip = executor.opening(parts)
+                parts += (bind, _DESCRIBE_PORTAL, p.EXECUTE_UNNAMED, p.SYNC)
+                answer = await executor.relay(b"".join(parts), skip=skip, ready=True)
+                if answer.out and answer.out[0].startswith(p.BIND_COMPLETE_MESSAGE):
+                    answer.out[0] = answer.out[0][len(p.BIND_COMPLETE_MESSAGE) :]
+                self._take(answer, statement.offset)
+                return
         sets = changes_settings(statement)
         if plan.sequences is not None:
             await executor.sequences.prepare(plan.sequences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
@@ -58,11 +59,12 @@ def changes_settings(statement: Statement) -> bool:
 class Portal:
     """A bound statement."""
 
-    __slots__ = ("bound", "prepared")
+    __slots__ = ("bind", "bound", "prepared")
 
     def __init__(self, prepared: Prepared, bound: Bound) -> None:
         self.prepared = prepared
         self.bound = bound
+        self.bind: bytes | None = None  #: what binds it on the engine, where that isn't the client's own message
 
 
 def execute_again(portal: Portal) -> bytes:
@@ -133,6 +135,13 @@ def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int]]:
         raise SqlError("08P01", f"bind message has {count} parameter formats but {number} parameters")
     formats = given * number if count == 1 else given if count else [0] * number
     return portal, name, values, formats
+
+
+def result_formats(raw: bytes, portal: bytes, name: bytes, values: Sequence[bytes | None]) -> bytes:
+    """The end of a Bind message that :func:`read_bind` has read: the result formats and their count."""
+    at = 5 + len(portal) + 1 + len(name) + 1
+    at += 2 + 2 * p.unpack_i16(raw, at)[0] + 2
+    return raw[at + sum(4 + (0 if value is None else len(value)) for value in values) :]
 
 
 def read_name(raw: bytes) -> tuple[int, bytes]:

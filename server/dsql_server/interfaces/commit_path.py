@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Mutation, Timestamp
@@ -48,6 +48,20 @@ class ScanResult(NamedTuple):
     filtered: int  #: rows that the predicate refused
 
 
+#: Something long, done a step at a time so that others can work in between; the generator returns the result.
+Steps = Generator[None, None, list[object]]
+
+
+def run_to_end(steps: Steps) -> list[object]:
+    """The result of the steps, taken one after the other."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: list[object] = end.value
+            return result
+
+
 class StorageReader(Protocol):
     """Multi-version reads over all shards. Every answer is exactly the state as of ``t``."""
 
@@ -61,6 +75,10 @@ class StorageReader(Protocol):
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         """One Python value per aggregate: int for count, int/Decimal/float or None for the others."""
+        ...
+
+    def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
+        """As :meth:`aggregate`, a step at a time."""
         ...
 
 

@@ -129,12 +129,12 @@ class Access:
             return storage.scan(ScanRequest(self.start, self.end, t)).rows
 
     def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
-        predicate = self._predicate(bound)
+        predicate = self.predicate(bound)
         if predicate is None:
             return []
         return storage.scan(ScanRequest(self.start, self.end, t, predicate)).rows
 
-    def _predicate(self, bound: Bound) -> tuple[Comparison, ...] | None:
+    def predicate(self, bound: Bound) -> tuple[Comparison, ...] | None:
         """The pushed-down conditions; None where a comparison with NULL refuses every row."""
         comparisons = []
         for column, oid, operator, getter in self._pushed:

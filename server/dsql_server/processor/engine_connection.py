@@ -67,6 +67,7 @@ class Answer:
         "last_words",
         "out",
         "parses",
+        "row_description",
         "rows",
         "status",
         "streamed",
@@ -85,6 +86,7 @@ class Answer:
         self.status = 0
         self.copy_in = False
         self.described = b""  #: body of the ParameterDescription, where the batch asked to collect
+        self.row_description = b""  #: body of the last RowDescription, where the batch asked to collect
         self.streamed = False
         self.suspended = False
         self.completions = 0
@@ -261,6 +263,8 @@ class EngineConnection:
                             done = True
                 elif collect and kind == p.PARAMETER_DESCRIPTION:
                     answer.described = data[at + 5 : end]
+                elif collect and kind == p.ROW_DESCRIPTION:
+                    answer.row_description = data[at + 5 : end]
                 elif kind == p.COPY_IN_RESPONSE and not skip:
                     answer.copy_in = True
                     done = True
@@ -380,9 +384,10 @@ class EngineConnection:
 
     # -- statements of our own -------------------------------------------------------------------------------
 
-    def statement(self, sql: str) -> tuple[bytes, bytes]:
+    def statement(self, sql: str, parameter_oids: tuple[int, ...] = ()) -> tuple[bytes, bytes]:
         """The name under which this engine connection knows ``sql``, and the Parse to send first (or nothing)."""
-        name = self._names.get(sql)
+        key = f"{parameter_oids} {sql}" if parameter_oids else sql
+        name = self._names.get(key)
         if name is not None:
             return name, b""
         if len(self._names) >= STATEMENTS_MAX:
@@ -390,9 +395,9 @@ class EngineConnection:
             self._names.clear()
         name = OWN_STATEMENT_PREFIX + b"%d" % self._next_name
         self._next_name += 1
-        self._names[sql] = name
-        self._unconfirmed.append(sql)
-        return name, p.parse(name, sql.encode())
+        self._names[key] = name
+        self._unconfirmed.append(key)
+        return name, p.parse(name, sql.encode(), parameter_oids)
 
     def confirm_statements(self) -> None:
         """The batch succeeded: what it prepared is there."""

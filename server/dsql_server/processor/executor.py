@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Callable, Generator
@@ -42,6 +43,7 @@ from dsql_server.processor.errors import (
 from dsql_server.processor.inserts import InsertKeys, key_of
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
+from dsql_server.processor.pushed_aggregates import PushedAggregates
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
 from dsql_server.processor.row_limits import check_row
 from dsql_server.processor.sequences import SequenceBlocks
@@ -217,6 +219,34 @@ class Executor:
         if not count:
             return 0
         return self._guarded(data, count, parts, keep_apart)
+
+    async def aggregate(self, pushed: PushedAggregates, bound: Bound) -> list[bytes | None] | None:
+        """What storage computes for a query's aggregates, in binary format; None: the engine has to do it."""
+        workspace = self.workspace
+        assert workspace is not None
+        if workspace.tables:
+            bound.dirty = workspace.dirty_tables()
+        request = pushed.request(bound, workspace.t_start)
+        if request is None:
+            return None
+        steps = pushed.steps(self._storage, request)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return pushed.parameters(end.value)
+            # Others have their turn between two steps; the snapshot stays.
+            loop.call_soon(self._resume, None)
+            await WAIT
+
+    def prepare_pushed(self, pushed: PushedAggregates, parameter_oids: tuple[int, ...]) -> bytes:
+        """The name under which the engine knows the query around pushed aggregates."""
+        name, parse = self.connection.statement(pushed.sql, (*parameter_oids, *pushed.value_oids))
+        if parse:
+            # On its own, so that the client sees no answer to it. The planner's engine took the same text.
+            self.connection.discard(parse + p.SYNC)
+        return name
 
     def sequencing(self, parts: list[bytes]) -> int:
         """Add what gives the engine's sequences the leased values; returns the completions that it adds."""

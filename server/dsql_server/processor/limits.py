@@ -122,7 +122,7 @@ class LimitedScan(Access):
             return []
         if isinstance(self._access, RangeGet) and not self._access.index.primary:
             return self._by_entries(*interval, count, storage, t)
-        predicate = self._predicate(bound)
+        predicate = self.predicate(bound)
         if predicate is None:
             return []
         return storage.scan(ScanRequest(*interval, t, predicate, None, count, self._reverse)).rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.interfaces.commit_path import StorageReader
@@ -15,6 +16,9 @@ from dsql_server.processor.inserts import InsertKeys
 from dsql_server.processor.key_lookup import whole_table
 from dsql_server.processor.sequence_uses import SequenceUses, uses_of_copy
 from dsql_server.processor.unique_indexes import Neighbours
+
+if TYPE_CHECKING:
+    from dsql_server.processor.pushed_aggregates import PushedAggregates
 
 
 @dataclass
@@ -58,6 +62,8 @@ class LoadPlan:
     side_effects: list[Table] = field(default_factory=list)
     #: tables whose rows foreign key checks lock FOR KEY SHARE
     key_shared: list[Table] = field(default_factory=list)
+    #: the query's aggregates, where storage can compute them
+    aggregates: PushedAggregates | None = None
     #: None for nearly all statements: they neither take values from sequences nor set or read any
     sequences: SequenceUses | None = None
     #: some check may wait until COMMIT
@@ -73,7 +79,7 @@ class LoadPlan:
 
     def bind_literals(self, bound: Bound) -> None:
         """Give an execution of the literal text the values that the plan's parameters stand for."""
-        if self.literals:
+        if self.literals and bound.values is not self.literals:
             assert not bound.values, "a text with lifted literals has no parameters of its own"
             bound.values, bound.formats = self.literals, (0,) * len(self.literals)
 

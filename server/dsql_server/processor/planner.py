@@ -15,6 +15,7 @@ from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.plan_facts import FactReader, PlanFacts
 from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import ProcessorPool, QueryProcessor
+from dsql_server.processor.pushed_aggregates import PushedAggregates, find_pushed_aggregates
 from dsql_server.processor.roles import PLANNER_ROLE
 from dsql_server.processor.sequence_uses import SEQUENCE_FUNCTIONS, SEQUENCES_VIEW, sequence_uses
 from dsql_server.processor.targets import read_targets
@@ -77,6 +78,7 @@ class Planner:
         self._facts_version = -1
         self.planned = 0
         self.scans = 0  #: base scans in all plans made
+        self.aggregates_pushed = 0  #: plans whose aggregates storage computes
         self.scans_narrowed = 0  #: of these, the ones that don't read their whole table
 
     async def open(self) -> None:
@@ -93,7 +95,12 @@ class Planner:
 
     def metrics(self) -> dict[str, int]:
         """Counters since the start."""
-        return {"planned": self.planned, "scans": self.scans, "scans_narrowed": self.scans_narrowed}
+        return {
+            "planned": self.planned,
+            "scans": self.scans,
+            "scans_narrowed": self.scans_narrowed,
+            "aggregates_pushed": self.aggregates_pushed,
+        }
 
     def may_read_tables(self, statement: Statement) -> bool:
         """Whether the statement can touch a stored table: it names a user's relation, or calls a user's function."""
@@ -180,6 +187,7 @@ class Planner:
         plan = PlanReader(document, state, parameter_oids, targets, self._facts.views).read()
         if state.sequences:
             plan.sequences = await sequence_uses(connection, state, sql, text, document, self._facts.sequence_users)
+        plan.aggregates = await self._pushed_aggregates(connection, document, plan, sql, answer.row_description)
         readers = self._facts.hidden_readers
         if readers and (plan.written or any(name in text or name in sql for name in readers)):
             # Checks and defaults of written tables may call them, too.
@@ -187,6 +195,26 @@ class Planner:
         self.scans += len(plan.scans)
         self.scans_narrowed += sum(scan.access.restricted for scan in plan.scans)
         return plan
+
+    async def _pushed_aggregates(
+        self, connection: EngineConnection, document: dict[str, Any], plan: LoadPlan, sql: str, description: bytes
+    ) -> PushedAggregates | None:
+        """The query with aggregates from storage, if the engine says that its answer looks the same."""
+        if len(plan.scans) != 1 or plan.whole or plan.written or plan.sequences is not None:
+            return None
+        pushed = find_pushed_aggregates(document, plan.scans[0], sql, plan.parameter_oids, self._facts.views)
+        if pushed is None:
+            return None
+        oids = (*plan.parameter_oids, *pushed.value_oids)
+        batch = p.parse(b"pushed", pushed.sql.encode(), oids) + p.describe_statement(b"pushed")
+        try:
+            answer = await connection.run(batch + p.close_statement(b"pushed") + p.SYNC)
+        except EngineError:
+            return None
+        if answer.row_description != description:
+            return None
+        self.aggregates_pushed += 1
+        return pushed
 
     async def _prepare_settings(self, connection: EngineConnection, settings: PlanSettings) -> None:
         assert self._processor is not None

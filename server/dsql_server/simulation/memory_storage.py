@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from zlib import crc32
 
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult
+from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps
 from dsql_server.interfaces.messages import Mutation, Timestamp
 
 
@@ -43,6 +43,9 @@ class MemoryNode:
         return ScanResult(rows[: request.limit], len(found), 0)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
+        raise NotImplementedError("storage in memory has no aggregates")
+
+    def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         raise NotImplementedError("storage in memory has no aggregates")
 
     def apply_batch(self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], positions: Mapping[str, int]) -> None:
@@ -114,4 +117,7 @@ class MemoryRouter:
         return ScanResult(rows[: request.limit], sum(result.examined for result in results), 0)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
+        raise NotImplementedError("storage in memory has no aggregates")
+
+    def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         raise NotImplementedError("storage in memory has no aggregates")

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 BLOCK_CACHE_BYTES = 256 * 1024 * 1024
 MEMTABLE_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 4 * 1024
+READAHEAD_BYTES = 2 * 1024 * 1024
 BACKGROUND_JOBS_MAX = 2
 LOG_FILES_MAX = 2
 #: Compact a file when this many of any window of its entries are deletions, so that scans don't wade through them.
@@ -54,6 +55,10 @@ class Database(Protocol):
     def items(self, backwards: bool, from_key: bytes, /) -> Iterator[tuple[bytes, bytes]]:
         """Pairs from the first key at or above ``from_key`` on (backwards: at or below it)."""
         ...
+
+    def keys(self, backwards: bool, from_key: bytes, read_opt: ReadOptions | None = None, /) -> Iterator[bytes]: ...
+
+    def values(self, backwards: bool, from_key: bytes, read_opt: ReadOptions | None = None, /) -> Iterator[bytes]: ...
 
     def iter(self) -> Cursor: ...
 
@@ -103,6 +108,14 @@ def open_database(path: Path, cache_bytes: int = BLOCK_CACHE_BYTES) -> Database:
     unlogged.disable_wal = True
     database.set_write_options(unlogged)
     return cast(Database, database)
+
+
+def sweeping_read() -> ReadOptions:
+    """For reads of very many entries, once: ahead of their use, and without driving others out of the cache."""
+    options: Any = ReadOptions()
+    options.set_readahead_size(READAHEAD_BYTES)
+    options.fill_cache(False)
+    return cast(ReadOptions, options)
 
 
 def logged_write() -> WriteOptions:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult
+from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps, run_to_end
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import combine
@@ -134,9 +134,15 @@ class StorageRouter:
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         """Aggregates over all shards; results as :meth:`dsql_server.storage.node.StorageNode.aggregate` has them."""
+        return run_to_end(self.aggregate_steps(request, aggregates))
+
+    def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
+        """As :meth:`aggregate`, a step at a time."""
         if request.start >= request.end:
             return combine(aggregates, [])
-        partials = [node.aggregate(piece, aggregates) for node, piece in self._pieces(request)]
+        partials = []
+        for node, piece in self._pieces(request):
+            partials.append((yield from node.aggregate_steps(piece, aggregates)))
         return partials[0] if len(partials) == 1 else combine(aggregates, partials)
 
     # Applying ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,167 @@
+"""Stored rows seen by column, many at a time: what makes aggregates over millions of rows bearable.
+
+A *batch* holds some thousands of stored rows in one buffer. Fields are found by walking all rows at once: the length
+in front of each row's first field, then of its second, and so on (:mod:`dsql_server.encoding.rows` has the layout).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+VERSION_BYTES = 8
+_COUNT_BYTES = 2  #: int16 number of fields
+_LENGTH_BYTES = 4  #: int32 in front of each field
+#: Behind the last row, so that a read of the widest number may begin at any byte of a row.
+_PADDING = bytes(16)
+_NULL_LENGTH = -1
+
+
+class VersionSieve:
+    """Finds the visible version of each key among versions that come in the order of their physical keys.
+
+    ``newest`` is the inverted timestamp of the snapshot: versions with smaller ones were committed after it.
+    """
+
+    def __init__(self, newest: bytes) -> None:
+        self._newest = int.from_bytes(newest, "big")
+        self._last: bytes | None = None  #: the key that was found last; its older versions may follow
+
+    def visible(self, physical: Sequence[bytes]) -> Integers:
+        """The places of visible versions, tombstones among them."""
+        assert physical, "a batch is never empty"
+        width = len(physical[0])
+        if set(map(len, physical)) != {width}:
+            return self._visible_of_any_width(physical)
+        table = np.frombuffer(b"".join(physical), np.uint8).reshape(len(physical), width)
+        versions = np.ascontiguousarray(table[:, width - VERSION_BYTES :]).view(">u8").ravel()
+        candidates = np.flatnonzero(versions >= np.uint64(self._newest))
+        if not len(candidates):
+            return candidates
+        keys = np.ascontiguousarray(table[candidates, : width - VERSION_BYTES]).view(f"V{width - VERSION_BYTES}")
+        keys = keys.ravel()
+        is_first = np.ones(len(candidates), np.bool_)
+        is_first[1:] = keys[1:] != keys[:-1]
+        first, last = physical[candidates[0]][:-VERSION_BYTES], physical[candidates[-1]][:-VERSION_BYTES]
+        is_first[0] = first != self._last
+        self._last = last
+        return candidates[is_first]
+
+    def _visible_of_any_width(self, physical: Sequence[bytes]) -> Integers:
+        newest = self._newest.to_bytes(VERSION_BYTES, "big")
+        last, found = self._last, []
+        for place, versioned in enumerate(physical):
+            key = versioned[:-VERSION_BYTES]
+            if key != last and versioned[-VERSION_BYTES:] >= newest:
+                last = key
+                found.append(place)
+        self._last = last
+        return np.array(found, np.int64)
+
+
+class Column:
+    """One field of every row of a batch: where its bytes begin, and how many they are (-1: NULL)."""
+
+    __slots__ = ("at", "batch", "lengths")
+
+    def __init__(self, batch: RowBatch, at: Integers, lengths: Integers) -> None:
+        self.batch = batch
+        self.at = at
+        self.lengths = lengths
+
+    @property
+    def present(self) -> Flags:
+        """Which rows have a value here."""
+        return self.lengths >= 0
+
+    def values(self) -> Column:
+        """The column without the rows where it is NULL."""
+        present = self.present
+        return self if present.all() else Column(self.batch, self.at[present], self.lengths[present])
+
+    def integers(self, width: int) -> Integers:
+        """The fields as signed big-endian integers of ``width`` bytes; meaningless where they are NULL."""
+        return self.batch.read(self.at, f">i{width}")
+
+    def fields(self) -> list[bytes]:
+        """The fields as bytes; of a column without NULLs."""
+        buffer = self.batch.buffer
+        return [buffer[at : at + length] for at, length in zip(self.at.tolist(), self.lengths.tolist(), strict=True)]
+
+    def equals(self, value: bytes) -> Flags:
+        """Which fields are exactly these bytes."""
+        found: Flags = self.lengths == len(value)
+        if value and found.any():
+            places = np.flatnonzero(found)
+            content = self.batch.bytes[self.at[places, None] + np.arange(len(value))]
+            found[places] = (content == np.frombuffer(value, np.uint8)).all(axis=1)
+        return found
+
+
+class RowBatch:
+    """Rows out of stored values; each value is one tag byte and the row."""
+
+    def __init__(self, stored: Sequence[bytes], places: Integers, row_tag: int) -> None:
+        self.buffer = b"".join(stored) + _PADDING
+        self.bytes = np.frombuffer(self.buffer, np.uint8)
+        sizes = np.fromiter(map(len, stored), np.int64, len(stored))
+        ends = np.cumsum(sizes)
+        tags = (ends - sizes)[places]
+        is_row = self.bytes[tags] == row_tag
+        self.starts: Integers = tags[is_row] + 1
+        self.ends: Integers = ends[places][is_row]
+        self._counts: Integers | None = None
+        self._columns: list[Column] = []
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def read(self, at: Integers, kind: str) -> Integers:
+        """Numbers of a numpy type at these offsets, wherever they lie."""
+        size = np.dtype(kind).itemsize
+        everywhere: NDArray[Any] = np.ndarray((len(self.buffer) - size + 1,), kind, self.buffer, 0, (1,))
+        numbers: Integers = everywhere[at].astype(np.int64)
+        return numbers
+
+    def keep(self, wanted: Flags) -> None:
+        """Go on with these rows only."""
+        if wanted.all():
+            return
+        self.starts, self.ends = self.starts[wanted], self.ends[wanted]
+        if self._counts is not None:
+            self._counts = self._counts[wanted]
+        self._columns = [Column(self, c.at[wanted], c.lengths[wanted]) for c in self._columns]
+
+    def column(self, number: int) -> Column:
+        """Field ``number`` (from 0); NULL where a row has fewer fields."""
+        while len(self._columns) <= number:
+            self._columns.append(self._next_column())
+        return self._columns[number]
+
+    def _next_column(self) -> Column:
+        if self._counts is None:
+            self._counts = self.read(self.starts, ">i2")
+        number = len(self._columns)
+        if number:
+            before = self._columns[-1]
+            at = before.at + np.maximum(before.lengths, 0)
+        else:
+            at = self.starts + _COUNT_BYTES
+        is_missing = self._counts <= number
+        if is_missing.any():
+            # A row ends there; its place stays inside of the buffer for the columns behind.
+            at = np.minimum(at, self.ends - _LENGTH_BYTES)
+        lengths = self.read(at, ">i4")
+        lengths[is_missing] = _NULL_LENGTH
+        return Column(self, at + _LENGTH_BYTES, lengths)
+
+    def rows(self) -> list[bytes]:
+        """The rows as they are stored."""
+        buffer = self.buffer
+        return [buffer[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]

@@ -1,0 +1,155 @@
+"""Aggregates over a node's versions, column by column, against the same aggregates over the rows of a scan."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsql_server.encoding import keys, numeric, rows
+from dsql_server.encoding import type_oids as oid
+from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanRequest
+from dsql_server.interfaces.messages import Mutation
+from dsql_server.storage import node as node_module
+from dsql_server.storage.aggregates import PartialAggregates
+from dsql_server.storage.node import StorageNode
+
+T = 1_790_000_000_000_000_000
+VERSIONS_MAX = 5
+INT8_MAX = 2**63 - 1
+
+relation_ids = itertools.count(1)
+
+AGGREGATES = (
+    Aggregate("count", None, 0),
+    Aggregate("count", 1, oid.INT4),
+    Aggregate("sum", 0, oid.INT8),
+    Aggregate("min", 0, oid.INT8),
+    Aggregate("sum", 1, oid.INT4),
+    Aggregate("max", 1, oid.INT4),
+    Aggregate("sum", 2, oid.NUMERIC),
+    Aggregate("max", 2, oid.NUMERIC),
+    Aggregate("min", 3, oid.TEXT),
+    Aggregate("sum", 4, oid.INT2),
+    Aggregate("count", 4, oid.INT2),
+)
+
+texts = st.text("ab\0", max_size=3)
+decimals = st.decimals(-(10**30), 10**30, places=7, allow_nan=False) | st.sampled_from(
+    [Decimal("NaN"), Decimal("Infinity"), Decimal("1e-300"), Decimal("1.00"), Decimal("9" * 90), Decimal(10) ** 300]
+)
+#: int8, int4, numeric, text, int2; rows written before a column was added have fewer fields.
+stored_rows = st.tuples(
+    st.none() | st.integers(-(2**63), INT8_MAX) | st.sampled_from([INT8_MAX, INT8_MAX - 1]),
+    st.none() | st.integers(-3, 3),
+    st.none() | decimals,
+    st.none() | texts,
+    st.none() | st.integers(-(2**15), 2**15 - 1),
+    st.integers(0, 5),
+)
+Row = tuple[int | None, int | None, Decimal | None, str | None, int | None, int]
+histories = st.lists(st.tuples(texts, st.none() | stored_rows, st.integers(0, VERSIONS_MAX)), max_size=30)
+
+
+def packed(row: Row) -> bytes:
+    big, number, amount, name, small, count = row
+    fields = [
+        None if big is None else struct.pack(">q", big),
+        None if number is None else struct.pack(">i", number),
+        None if amount is None else numeric.from_decimal(amount),
+        None if name is None else name.encode(),
+        None if small is None else struct.pack(">h", small),
+    ]
+    return rows.join(fields[:count])
+
+
+def encoded(type_oid: int, binary: bytes) -> bytes:
+    return keys.encode_value(type_oid, binary)
+
+
+ZERO = encoded(oid.INT4, bytes(4))
+PREDICATES: list[tuple[Comparison, ...]] = [
+    (),
+    (Comparison(1, oid.INT4, ">=", (ZERO,)),),
+    (Comparison(1, oid.INT4, "in", (encoded(oid.INT8, struct.pack(">q", 1)), ZERO)),),
+    (Comparison(0, oid.INT8, "<", (encoded(oid.INT8, b"\x7f" + bytes(7)),)), Comparison(4, oid.INT2, "notnull")),
+    (Comparison(4, oid.INT2, "isnull"),),
+    (Comparison(3, oid.TEXT, "=", (encoded(oid.TEXT, b"a\0"),)),),
+    (Comparison(3, oid.TEXT, "in", (encoded(oid.TEXT, b""), encoded(oid.TEXT, b"b"))),),
+    (Comparison(3, oid.TEXT, "in", ()),),
+    (Comparison(3, oid.TEXT, ">", (encoded(oid.TEXT, b"a"),)), Comparison(1, oid.INT4, "<>", (ZERO,))),
+    (Comparison(2, oid.NUMERIC, ">", (encoded(oid.NUMERIC, numeric.from_decimal(Decimal(0))),)),),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageNode]:
+    shared = StorageNode(tmp_path_factory.mktemp("storage") / "node", 1 << 20)
+    yield shared
+    shared.close()
+
+
+@pytest.mark.parametrize("piece", [1, 3, 2048])
+@given(
+    history=histories,
+    t=st.integers(0, VERSIONS_MAX),
+    predicate=st.sampled_from(PREDICATES),
+    bounds=st.tuples(texts, texts),
+    fixed_width=st.booleans(),
+)
+def test_columns_say_what_rows_say(
+    node: StorageNode,
+    piece: int,
+    history: list[tuple[str, Row | None, int]],
+    t: int,
+    predicate: tuple[Comparison, ...],
+    bounds: tuple[str, str],
+    fixed_width: bool,
+) -> None:
+    relation = next(relation_ids)
+
+    def key(name: str) -> bytes:
+        return keys.literal_key(relation, name.ljust(3).encode() if fixed_width else name.encode())
+
+    for version in range(VERSIONS_MAX + 1):
+        mutations = {key(name): None if row is None else packed(row) for name, row, at in history if at == version}
+        if mutations:
+            node.apply_batch([(T + version, [Mutation(*mutation) for mutation in mutations.items()])], {})
+    start, end = sorted((key(bounds[0]), key(bounds[1])))
+    request = ScanRequest(start, end, T + t, predicate)
+    expected = PartialAggregates(AGGREGATES)
+    expected.add(node.scan(request).rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node_module, "PIECE_ENTRIES", piece)
+        found = node.aggregate(request, AGGREGATES)
+    assert repr(found) == repr(expected.results())
+
+
+def test_sums_are_exact_where_their_parts_overflow(node: StorageNode) -> None:
+    relation = next(relation_ids)
+    row = packed((INT8_MAX, None, None, None, None, 1))
+    node.apply_batch([(T, [Mutation(keys.literal_key(relation, bytes([n])), row) for n in range(100)])], {})
+    request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T)
+    assert node.aggregate(request, (Aggregate("sum", 0, oid.INT8),)) == [100 * INT8_MAX]
+
+
+def test_an_aggregate_lets_others_work_in_between(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    relation = next(relation_ids)
+    row = packed((1, None, None, None, None, 1))
+    node.apply_batch([(T, [Mutation(keys.literal_key(relation, bytes([n])), row) for n in range(200)])], {})
+    monkeypatch.setattr(node_module, "PIECE_ENTRIES", 4)
+    request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T)
+    steps = node.aggregate_steps(request, (Aggregate("sum", 0, oid.INT8),))
+    assert len(list(steps)) == 200 // (4 * node_module.PIECES_PER_STEP)
+
+
+def test_a_damaged_name_is_refused(node: StorageNode, tmp_path: Path) -> None:
+    request = ScanRequest(b"\0\0\0\1", b"\0\0\0\2", T)
+    with pytest.raises(ValueError, match="no aggregate 'median'"):
+        node.aggregate(request, (Aggregate("median", 0, oid.INT8),))
