@@ -1,8 +1,8 @@
 """How long aggregates over a whole table take: ``python tests/measurements/aggregates.py [ROWS]``.
 
 Fills a table of ROWS rows (1,000,000) in a new cluster and in a plain PostgreSQL 16 of the same binaries, and prints
-the best of some runs of each query on both, taken in turns, and their quotient. PostgreSQL runs with default settings for
-planning and parallel workers, after VACUUM ANALYZE.
+the best of some runs of each query on both, taken in turns, and their quotient. PostgreSQL runs with default settings
+for planning and parallel workers, after VACUUM ANALYZE.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ QUERIES = 4000 if FULL else 500
 ROWS = 300
 #: Different queries of which storage must have answered at least so many.
 PUSHED_MIN = 150
+ROLE_ARN = "arn:aws:iam::123456789012:role/counting"
 
 DEFINITION = (
     "CREATE TABLE measured (id int PRIMARY KEY, small smallint, number int, big bigint, amount numeric(12,4), "
@@ -189,6 +190,7 @@ def test_who_may_not_read_may_not_count(dsql_cluster: LocalCluster, servers: Two
     before = pushed(dsql_cluster)
     with dsql_cluster.connect(autocommit=True) as admin:
         admin.execute("CREATE ROLE counting_reader WITH LOGIN")
+        admin.execute(f"AWS IAM GRANT counting_reader TO '{ROLE_ARN}'")
         try:
             admin.execute("GRANT SELECT (id, number) ON measured TO counting_reader")
             with dsql_cluster.connect("counting_reader", autocommit=True) as reader:
@@ -198,5 +200,6 @@ def test_who_may_not_read_may_not_count(dsql_cluster: LocalCluster, servers: Two
                         reader.execute(f"SELECT {query}")
         finally:
             admin.execute("REVOKE SELECT (id, number) ON measured FROM counting_reader")
+            admin.execute(f"AWS IAM REVOKE counting_reader FROM '{ROLE_ARN}'")
             admin.execute("DROP ROLE counting_reader")
     assert pushed(dsql_cluster) == before + 3, "storage would have answered them"
