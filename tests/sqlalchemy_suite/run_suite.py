@@ -22,9 +22,9 @@ def run(driver: str, arguments: list[str]) -> int:
     """Run the suite with one driver; returns pytest's exit code."""
     with LocalCluster() as cluster:
         url = make_url(cluster.url).set(drivername=f"aws_dsql+{driver}")
-        command = [sys.executable, "-m", "pytest", "-q", "-c", str(HERE / "suite.ini"), "-p", "suite_plugin"]
+        command = [sys.executable, "-m", "pytest", "-q", "-c", str(HERE / "setup.cfg"), "-p", "suite_plugin"]
         command += ["--dburi", url.render_as_string(hide_password=False)]
-        command += ["--requirements", "dsql_requirements:DSQLRequirements", *arguments, str(HERE / "suite.py")]
+        command += [*arguments, str(HERE / "suite.py")]
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
         environment = {**cluster.environ(os.environ), "PYTHONPATH": path}
         return subprocess.run(command, env=environment, cwd=HERE, check=False).returncode
