@@ -40,6 +40,27 @@ def test_an_idle_session_meets_the_new_catalog(one: Session, other: Session) -> 
         other.run("SELECT * FROM u")
 
 
+@pytest.mark.parametrize("redefine", ["drop table", "drop column"])
+def test_a_name_may_come_back_with_another_type(one: Session, other: Session, redefine: str) -> None:
+    for session in (one, other):
+        session.run("SET timezone = 'Asia/Tokyo'")
+    for type_ in ("timestamp", "timestamptz", "date"):
+        if redefine == "drop table" or type_ == "timestamp":
+            one.run(f"CREATE TABLE t (id int PRIMARY KEY, v {type_})")
+        else:
+            one.run(f"ALTER TABLE t ADD COLUMN v {type_}")
+        one.run("INSERT INTO t VALUES (1, '2012-10-15')")
+        for session in (one, other):
+            session.run("UPDATE t SET id = id + 1")
+            assert str(session.value("SELECT v FROM t")).startswith("2012-10-15")
+        assert one.value("SELECT v = '2012-10-15' FROM t") is True
+        if redefine == "drop table":
+            one.run("DROP TABLE t")
+        else:
+            one.run("ALTER TABLE t DROP COLUMN v")
+            one.run("DELETE FROM t")
+
+
 @pytest.mark.parametrize("statement", ["SELECT * FROM t", "INSERT INTO t VALUES (2)", "COMMIT"])
 def test_a_transaction_on_an_older_catalog_fails(one: Session, other: Session, statement: str) -> None:
     one.run("CREATE TABLE t (id int PRIMARY KEY)")

@@ -53,10 +53,14 @@ class DSQLExecutionContext(PGExecutionContext):
         super().pre_exec()
         if self.isddl:
             return
+        connection = self.root_connection
+        begun = _pending_jobs(connection.connection)
+        if begun:
+            # The end of a job changes the catalog, which would fail the transaction that begins here.
+            jobs.wait_for_jobs(self.dialect, connection.connection.dbapi_connection, begun)
         if self.executemany and len(self.compiled_parameters) > TRANSACTION_ROWS_MAX:
             self._check_row_limit(len(self.compiled_parameters))
         if not self._reads_only():
-            connection = self.root_connection
             connection.info[_WRITTEN_IN] = connection.get_transaction()
 
     def _reads_only(self) -> bool:

@@ -258,6 +258,6 @@ async def commit_definition(executor: Executor, catalog: Catalog, pending: Pendi
         catalog.append(change)
     if answer.error is not None:
         return  # the engine is gone, and the processor with it; the change is durable all the same
-    executor.processor.version = change.version
+    executor.processor.advance(change.version)
     if change.engine_sql:
         await executor.processor.run_as_engine(change.engine_sql)

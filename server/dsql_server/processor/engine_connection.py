@@ -410,6 +410,14 @@ class EngineConnection:
             self._names.pop(sql, None)
         self._unconfirmed.clear()
 
+    def outdate_statements(self) -> None:
+        """The catalog changed: what is prepared may name another table, or parameters of other types, by now.
+
+        The engine keeps the old ones until the session ends; their names are never used again.
+        """
+        self._names.clear()
+        self._unconfirmed.clear()
+
     # -- for tasks -------------------------------------------------------------------------------------------
 
     async def execute(self, sql: str) -> Answer:

@@ -79,8 +79,14 @@ class QueryProcessor:
             if changes:
                 self.intact = False
                 await replay_changes(self.socket_path, self.database, changes)
-                self.version = changes[-1].version
+                self.advance(changes[-1].version)
                 self.intact = True
+
+    def advance(self, version: int) -> None:
+        """The database's catalog is at ``version`` now."""
+        self.version = version
+        if self.connection is not None:
+            self.connection.outdate_statements()
 
     async def run_as_engine(self, sql: str) -> None:
         """Run the machinery's own part of a change as the engine's superuser. Raises EngineError."""
