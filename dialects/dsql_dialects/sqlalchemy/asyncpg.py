@@ -44,8 +44,9 @@ class DSQLDialect_asyncpg(DSQLDialect, PGDialect_asyncpg):
 
     @classmethod
     def import_dbapi(cls) -> Any:
-        import dsql_connectors.asyncpg  # noqa: F401 - says which extra to install if asyncpg is missing
         import asyncpg
+
+        import dsql_connectors.asyncpg  # noqa: F401 - says which extra to install if asyncpg is missing
 
         return AsyncAdapt_asyncpg_dbapi(asyncpg)
 

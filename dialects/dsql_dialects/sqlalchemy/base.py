@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from sqlalchemy import exc, pool
 from sqlalchemy.dialects.postgresql.base import PGDialect, PGExecutionContext
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.types import TypeEngine
 
 from dsql_connectors.core.errors import ConninfoError, DriverErrors
@@ -29,8 +30,8 @@ from dsql_dialects.sqlalchemy.types import DSQLTypeCompiler, variant_for
 TRANSACTION_ROWS_MAX = 3000
 
 #: The one isolation level. AUTOCOMMIT is SQLAlchemy's name for doing without transactions.
-ISOLATION_LEVEL = "REPEATABLE READ"
-ISOLATION_LEVELS = ("AUTOCOMMIT", ISOLATION_LEVEL)
+ISOLATION_LEVEL: Literal["REPEATABLE READ"] = "REPEATABLE READ"
+ISOLATION_LEVELS: tuple[IsolationLevel, ...] = ("AUTOCOMMIT", ISOLATION_LEVEL)
 
 #: Execution option: False leaves index builds and validations running in the background.
 WAIT_OPTION = "dsql_wait_for_jobs"
@@ -48,6 +49,8 @@ ERRORS = DriverErrors(
 
 class DSQLExecutionContext(PGExecutionContext):
     """Watches over one statement's execution."""
+
+    dialect: DSQLDialect
 
     def pre_exec(self) -> None:
         super().pre_exec()
@@ -83,7 +86,7 @@ class DSQLDialect(DSQLReflection, PGDialect):
     name = "aws_dsql"
     supports_statement_cache = True
 
-    statement_compiler = DSQLCompiler
+    statement_compiler: Any = DSQLCompiler
     ddl_compiler = DSQLDDLCompiler
     type_compiler_cls = DSQLTypeCompiler
     execution_ctx_cls: Any = DSQLExecutionContext
@@ -93,7 +96,7 @@ class DSQLDialect(DSQLReflection, PGDialect):
     supports_virtual_generated_columns = False
     supports_server_side_cursors = False
     supports_sane_multi_rowcount = True
-    default_isolation_level = ISOLATION_LEVEL
+    default_isolation_level: IsolationLevel | None = ISOLATION_LEVEL
 
     #: Names that only the driver in use takes as connection parameters, beside libpq's.
     driver_parameters: frozenset[str] = frozenset()
@@ -153,13 +156,13 @@ class DSQLDialect(DSQLReflection, PGDialect):
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
-    def get_isolation_level_values(self, dbapi_conn: Any) -> tuple[str, ...]:
+    def get_isolation_level_values(self, dbapi_conn: Any) -> tuple[IsolationLevel, ...]:
         return ISOLATION_LEVELS
 
-    def get_default_isolation_level(self, dbapi_conn: Any) -> str:
+    def get_default_isolation_level(self, dbapi_conn: Any) -> IsolationLevel:
         return ISOLATION_LEVEL
 
-    def get_isolation_level(self, dbapi_connection: Any) -> str:
+    def get_isolation_level(self, dbapi_connection: Any) -> IsolationLevel:
         return "AUTOCOMMIT" if self.is_autocommit(dbapi_connection) else ISOLATION_LEVEL
 
     def is_autocommit(self, dbapi_connection: Any) -> bool:

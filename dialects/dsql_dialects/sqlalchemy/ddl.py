@@ -33,12 +33,20 @@ _TABLE_OPTIONS = {
 _INDEX_OPTIONS = {
     "with": ("DSQL has no storage parameters", "leave it out"),
     "tablespace": ("DSQL has no tablespaces", "leave it out"),
-    "ops": ("DSQL has no operator classes", "leave it out: DSQL's only collation is C, so that LIKE 'a%' uses the index"),
+    "ops": (
+        "DSQL has no operator classes",
+        "leave it out: DSQL's only collation is C, so that LIKE 'a%' uses the index",
+    ),
 }
 
 
 class DSQLDDLCompiler(PGDDLCompiler):
     """Compiles DDL elements, one statement each; what takes several is in :mod:`dsql_dialects.sqlalchemy.steps`."""
+
+    @property
+    def _identity_cache(self) -> int:
+        cache: int = getattr(self.dialect, "identity_cache", columns.IDENTITY_CACHE)
+        return cache
 
     def visit_create_table(self, create: Any, **kw: Any) -> str:
         table = create.element
@@ -105,7 +113,7 @@ class DSQLDDLCompiler(PGDDLCompiler):
     def get_identity_options(self, identity_options: Any) -> str:
         text = str(super().get_identity_options(identity_options))
         if identity_options.cache is None:
-            text = f"{text} CACHE {self.dialect.identity_cache}".strip()
+            text = f"{text} CACHE {self._identity_cache}".strip()
         return text
 
     def visit_create_sequence(self, create: Any, prefix: str | None = None, **kw: Any) -> str:

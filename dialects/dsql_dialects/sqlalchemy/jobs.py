@@ -36,7 +36,9 @@ def wait_for_jobs(dialect: Any, dbapi_connection: Any, jobs: list[Job]) -> None:
             details = _fetch_value(
                 dialect, dbapi_connection, f"SELECT details FROM sys.jobs WHERE job_id = '{job.job_id}'"
             )
-            failures.append(f"{' '.join(job.statement.split())}\nfailed in the background (job {job.job_id}): {details}")
+            failures.append(
+                f"{' '.join(job.statement.split())}\nfailed in the background (job {job.job_id}): {details}"
+            )
     if failures:
         raise JobError(
             "\n".join(failures)

@@ -2,7 +2,7 @@
 
 They are PostgreSQL's, by PostgreSQL's names (``postgresql_include`` …), so that models serve both; the official
 dialect's names (``auroradsql_include`` …) say the same. SQLAlchemy takes no underscore in the prefix of an option, so
-there are none by the name ``aws_dsql``.
+those of ``aws_dsql`` can be given in ``dialect_options`` only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import schema
 
-PREFIXES = ("postgresql", "auroradsql")
+PREFIXES = ("aws_dsql", "postgresql", "auroradsql")
 
 #: Options of the official dialect's names, and their defaults.
 OFFICIAL_ARGUMENTS: list[tuple[Any, dict[str, Any]]] = [
@@ -22,11 +22,15 @@ OFFICIAL_ARGUMENTS: list[tuple[Any, dict[str, Any]]] = [
     (schema.ForeignKeyConstraint, {"not_valid": False}),
 ]
 
+#: What an option has that nobody gave, where that isn't None.
+_DEFAULTS: dict[str, Any] = {"using": False, "ops": {}, "with": {}, "concurrently": False, "not_valid": False}
+
 
 def option(element: Any, name: str) -> Any:
     """The value that the user gave, by whichever name; None if none was given."""
-    given = element.dialect_kwargs
     for prefix in PREFIXES:
-        if f"{prefix}_{name}" in given:
-            return given[f"{prefix}_{name}"]
+        # The dictionary makes what is missing, and would look for a dialect by that name.
+        given = element.dialect_options[prefix] if prefix in element.dialect_options else {}
+        if name in given and given[name] is not None and given[name] != _DEFAULTS.get(name):
+            return given[name]
     return None

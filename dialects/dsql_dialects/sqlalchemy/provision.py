@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import schema
+from sqlalchemy import Integer, schema
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.testing.provision import (
     drop_all_schema_objects_post_tables,
@@ -40,7 +40,7 @@ def _drop_domains(config: Any, engine: Any) -> None:
 
     with engine.begin() as connection:
         for domain in inspect(engine).get_domains("*"):
-            connection.execute(DropDomainType(DOMAIN(domain["name"], None, schema=domain["schema"])))
+            connection.execute(DropDomainType(DOMAIN(domain["name"], Integer, schema=domain["schema"])))
 
 
 @upsert.for_db("aws_dsql")

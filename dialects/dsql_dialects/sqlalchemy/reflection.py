@@ -23,8 +23,8 @@ Reflected = Iterable[tuple[Any, Any]]
 class DSQLReflection(PGDialect):
     """Mixed into the dialect."""
 
-    def get_multi_columns(self, connection: Any, **kw: Any) -> Reflected:
-        for key, found in super().get_multi_columns(connection, **kw):
+    def get_multi_columns(self, connection: Any, *args: Any, **kw: Any) -> Reflected:
+        for key, found in super().get_multi_columns(connection, *args, **kw):
             for column in found:
                 if getattr(column["type"], "collation", None) in _ONLY_COLLATIONS:
                     column["type"].collation = None
@@ -58,10 +58,8 @@ class DSQLReflection(PGDialect):
             self._add_build_status(connection, invalid)
         return iter(found)
 
-    def _add_build_status(self, connection: Any, invalid: list[tuple[str, Any]]) -> None:
+    def _add_build_status(self, connection: Any, invalid: list[tuple[str | None, Any]]) -> None:
         names = [f"{schema}.{index['name']}" for schema, index in invalid]
         last = dict(connection.execute(_LAST_BUILDS, {"names": names}).all())
         for name, (_, index) in zip(names, invalid, strict=True):
             index["dsql_build_status"] = last.get(name)
-
-

@@ -32,11 +32,11 @@ def following_steps(element: Any, compiler: Any) -> list[Step]:
         return [Step(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}", awaits_jobs=True)]
     if option(constraint, "not_valid"):
         return []
-    name = compiler.preparer.format_constraint(constraint) if constraint.name is not None else None
-    if name is None:
+    known = compiler.preparer.format_constraint(constraint) if constraint.name is not None else None
+    if known is None:
         # Without a name there is nothing to say in VALIDATE CONSTRAINT.
         return []
-    return [Step(f"ALTER TABLE ASYNC {table} VALIDATE CONSTRAINT {name}", awaits_jobs=False)]
+    return [Step(f"ALTER TABLE ASYNC {table} VALIDATE CONSTRAINT {known}", awaits_jobs=False)]
 
 
 def needs_unique_indexes(element: Any) -> bool:

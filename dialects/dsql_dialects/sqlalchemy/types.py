@@ -126,7 +126,9 @@ def check_key_width(count: int, where: str) -> None:
     """
     if count > KEY_COLUMNS_MAX:
         raise UnsupportedError(
-            where, f"DSQL's keys have at most {KEY_COLUMNS_MAX} columns, not {count}", "INCLUDE the others, or hash them"
+            where,
+            f"DSQL's keys have at most {KEY_COLUMNS_MAX} columns, not {count}",
+            "INCLUDE the others, or hash them",
         )
 
 
@@ -141,6 +143,6 @@ class DSQLTypeCompiler(PGTypeCompiler):
         check_column_type(type_, self.dialect)
         return self.process(type_, **kw).removesuffix(' COLLATE "C"').removesuffix(' COLLATE "default"')
 
-    def visit_ENUM(self, type_: Any, **kw: Any) -> str:
+    def visit_ENUM(self, type_: Any, identifier_preparer: Any = None, **kw: Any) -> str:
         """DSQL has no enum types: the same as SQLAlchemy's Enum where there is no native one."""
         return str(self.visit_VARCHAR(type_, **kw))
