@@ -148,7 +148,9 @@ PRESENT = (
 
 #: Single tests that no requirement covers: why DSQL can't be asked for them.
 TESTS_ABSENT: dict[str, str] = {
-    "IsolationLevelTest::test_dialect_user_setting_is_restored": "it needs two levels: Unsupported isolation level: SERIALIZABLE",
+    "IsolationLevelTest::test_dialect_user_setting_is_restored": (
+        "it needs a second level: Unsupported isolation level: SERIALIZABLE"
+    ),
     "TableViaSelectTest::test_without_metadata[plain0]": "unsupported statement: CreateTableAs",
     "TableViaSelectTest::test_without_metadata[plain1]": "unsupported statement: CreateTableAs",
     "TableViaSelectTest::test_without_metadata[use_schema0]": "unsupported statement: CreateTableAs",

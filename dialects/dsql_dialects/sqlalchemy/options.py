@@ -29,8 +29,8 @@ _DEFAULTS: dict[str, Any] = {"using": False, "ops": {}, "with": {}, "concurrentl
 def option(element: Any, name: str) -> Any:
     """The value that the user gave, by whichever name; None if none was given."""
     for prefix in PREFIXES:
-        # The dictionary makes what is missing, and would look for a dialect by that name.
-        given = element.dialect_options[prefix] if prefix in element.dialect_options else {}
-        if name in given and given[name] is not None and given[name] != _DEFAULTS.get(name):
-            return given[name]
+        given = element.dialect_options.get(prefix, {})  # which doesn't look for a dialect by that name
+        value = given[name] if name in given else None
+        if value is not None and not (name in _DEFAULTS and value == _DEFAULTS[name]):
+            return value
     return None

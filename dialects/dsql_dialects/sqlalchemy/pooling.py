@@ -58,7 +58,7 @@ def _refuse_expired(dbapi_connection: Any, record: Any, proxy: Any) -> None:
 def is_alive(connection: Any, ping: Callable[[], bool]) -> bool:
     """Whether a driver's idle connection can be used; asks the server only if it hasn't lately, or seems gone."""
     now = time.monotonic()
-    answered: float = getattr(connection, _ANSWERED, None) or getattr(connection, "_dsql_connected_s", 0.0)
+    answered: float = getattr(connection, _ANSWERED, 0.0) or getattr(connection, "_dsql_connected_s", 0.0)
     if now - answered < PING_INTERVAL_S and not _has_news(connection):
         return True
     alive = ping()

@@ -47,7 +47,7 @@ class DSQLReflection(PGDialect):
         """
         found = list(super().get_multi_indexes(connection, *args, **kw))
         invalid = []
-        for (schema, table), indexes in found:
+        for (schema, _), indexes in found:
             for index in indexes:
                 options = index.get("dialect_options", {})
                 for noise in _INDEX_NOISE:

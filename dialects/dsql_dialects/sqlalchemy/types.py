@@ -86,18 +86,15 @@ def check_column_type(type_: TypeEngine[Any], dialect: Any) -> None:
 
 
 def _check_size(type_: TypeEngine[Any], found: TypeEngine[Any]) -> None:
+    size, limit, what = 0, 0, ""
     if isinstance(found, sqltypes.Numeric) and not isinstance(found, sqltypes.Float):
-        if (found.precision or 0) > NUMERIC_PRECISION_MAX:
-            reason = f"DSQL's numeric has at most {NUMERIC_PRECISION_MAX} digits"
-            raise UnsupportedError(f"type {type_!r}", reason, "use Text")
+        size, limit, what = found.precision or 0, NUMERIC_PRECISION_MAX, "numeric has at most {} digits"
     elif isinstance(found, sqltypes.CHAR):
-        if (found.length or 0) > CHAR_LENGTH_MAX:
-            reason = f"DSQL's char has at most {CHAR_LENGTH_MAX} characters"
-            raise UnsupportedError(f"type {type_!r}", reason, "use Text")
+        size, limit, what = found.length or 0, CHAR_LENGTH_MAX, "char has at most {} characters"
     elif isinstance(found, sqltypes.String) and not isinstance(found, sqltypes.Text):
-        if (found.length or 0) > VARCHAR_LENGTH_MAX:
-            reason = f"DSQL's varchar has at most {VARCHAR_LENGTH_MAX} characters"
-            raise UnsupportedError(f"type {type_!r}", reason, "use Text")
+        size, limit, what = found.length or 0, VARCHAR_LENGTH_MAX, "varchar has at most {} characters"
+    if size > limit:
+        raise UnsupportedError(f"type {type_!r}", f"DSQL's {what.format(limit)}", "use Text")
     collation = getattr(found, "collation", None)
     if collation not in (None, "C", "default"):
         raise UnsupportedError(
