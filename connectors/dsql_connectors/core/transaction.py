@@ -198,7 +198,9 @@ class Attempt(Generic[C]):
                 yield Call(lambda: port._dsql_perform(Command.COMMIT))
             except Exception as failure:
                 yield from self._rollback_steps(port)
-                if _is_outcome_unknown(failure, port._dsql_lost()):
+                # An ORM's port may fail in front of the COMMIT, when it writes what is pending.
+                sent = getattr(port, "_dsql_commit_sent", True)
+                if sent and _is_outcome_unknown(failure, port._dsql_lost()):
                     raise self._outcome_unknown(failure) from failure
                 raise
             telemetry.counters.add("commits")
@@ -249,7 +251,8 @@ def _is_outcome_unknown(failure: Exception, lost: bool) -> bool:
     """Whether a failed COMMIT may have committed: the server didn't answer, or not to the question."""
     if isinstance(failure, ConnectorError) or conflict_sqlstate(failure) is not None:
         return False
-    state = getattr(failure, "sqlstate", None) or getattr(failure, "pgcode", None)
+    original = getattr(failure, "orig", None) or failure  # SQLAlchemy wraps the driver's
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     return lost or state in (None, STATEMENT_COMPLETION_UNKNOWN)
 
 

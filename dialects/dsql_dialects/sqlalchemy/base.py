@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 
 from sqlalchemy import exc, pool
 from sqlalchemy.dialects.postgresql.base import PGDialect, PGExecutionContext
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.types import TypeEngine
@@ -39,6 +39,7 @@ WAIT_OPTION = "dsql_wait_for_jobs"
 #: Keys of ``Connection.info``.
 _JOBS = "dsql_jobs"
 _WRITTEN_IN = "dsql_written_in"
+_FAILED_IN = "dsql_failed_in"
 
 _READING = ("select", "show", "values", "explain", "table")
 
@@ -65,6 +66,12 @@ class DSQLExecutionContext(PGExecutionContext):
             self._check_row_limit(len(self.compiled_parameters))
         if not self._reads_only():
             connection.info[_WRITTEN_IN] = connection.get_transaction()
+
+    def handle_dbapi_exception(self, e: BaseException) -> None:
+        super().handle_dbapi_exception(e)
+        connection = self.root_connection
+        if not connection.invalidated:
+            connection.info[_FAILED_IN] = connection.get_transaction()
 
     def _reads_only(self) -> bool:
         if self.compiled is not None and not self.is_text:
@@ -288,6 +295,14 @@ class DSQLDialect(DSQLReflection, PGDialect):
             return variant.dialect_impl(self)
         found: TypeEngine[Any] = super().type_descriptor(typeobj)
         return found
+
+
+def has_failed(connection: Connection) -> bool:
+    """Whether a statement of the transaction under way has failed, so that COMMIT would roll back."""
+    if connection.invalidated:
+        return True
+    transaction = connection.get_transaction()
+    return transaction is not None and connection.info.get(_FAILED_IN) is transaction
 
 
 def _pending_jobs(dbapi_connection: Any) -> list[jobs.Job] | None:

@@ -30,7 +30,7 @@ def option(element: Any, name: str) -> Any:
     """The value that the user gave, by whichever name; None if none was given."""
     for prefix in PREFIXES:
         given = element.dialect_options.get(prefix, {})  # which doesn't look for a dialect by that name
-        value = given[name] if name in given else None
+        value = given.get(name, None)
         if value is not None and not (name in _DEFAULTS and value == _DEFAULTS[name]):
             return value
     return None
