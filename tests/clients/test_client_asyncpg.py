@@ -117,6 +117,17 @@ def test_prepared_statements(run: Callable[[Work], None]) -> None:
     run(work)
 
 
+def test_jobs_are_awaited_in_binary(run: Callable[[Work], None]) -> None:
+    async def work(connection: Any) -> None:
+        job_id = await connection.fetchval("CREATE INDEX ASYNC i ON t (v)")
+        assert await connection.fetchval(f"CALL sys.wait_for_job('{job_id}')") is True
+        await connection.execute("INSERT INTO t VALUES (1, 'twice'), (2, 'twice')")
+        job_id = await connection.fetchval("CREATE UNIQUE INDEX ASYNC u ON t (v)")
+        assert await connection.fetchval("CALL sys.wait_for_job($1)", job_id) is False
+
+    run(work)
+
+
 def test_cursors_fetch_part_by_part(run: Callable[[Work], None]) -> None:
     """They are portals with row limits, not DECLARE CURSOR: these work."""
 

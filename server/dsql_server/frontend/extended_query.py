@@ -17,6 +17,7 @@ from dsql_server.frontend.statements import (
     read_name,
     read_parse,
     result_formats,
+    wants_binary,
 )
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
@@ -175,6 +176,7 @@ class ExtendedQuery(SimpleQuery):
         self._refuse_in_failed_block(prepared.statement)
         portal = Portal(prepared, Bound(values, formats, self.plan_settings.time_zone == "UTC"))
         if prepared.virtual:
+            portal.binary = wants_binary(result_formats(raw, portal_name, name, values))
             self._portals[portal_name] = portal
             await self._send_without_execute(pending)
             self._out.append(p.BIND_COMPLETE_MESSAGE)
@@ -315,7 +317,7 @@ class ExtendedQuery(SimpleQuery):
             self._refuse_in_failed_block(prepared.statement)
         if prepared.virtual:
             await self._send_without_execute(pending, keep_portals=True)
-            await self._run_virtual(prepared.statement, described=True, bound=portal.bound)
+            await self._run_virtual(prepared.statement, described=True, bound=portal.bound, binary=portal.binary)
             return
         executor, statement, plan = self.executor, prepared.statement, prepared.plan or _NO_PLAN
         assert executor is not None and statement is not None

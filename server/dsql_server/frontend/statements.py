@@ -59,11 +59,12 @@ def changes_settings(statement: Statement) -> bool:
 class Portal:
     """A bound statement."""
 
-    __slots__ = ("bind", "bound", "prepared")
+    __slots__ = ("binary", "bind", "bound", "prepared")
 
     def __init__(self, prepared: Prepared, bound: Bound) -> None:
         self.prepared = prepared
         self.bound = bound
+        self.binary = False  #: whether the client wants the first result in binary, where the front end answers itself
         self.bind: bytes | None = None  #: what binds it on the engine, where that isn't the client's own message
 
 
@@ -142,6 +143,11 @@ def result_formats(raw: bytes, portal: bytes, name: bytes, values: Sequence[byte
     at = 5 + len(portal) + 1 + len(name) + 1
     at += 2 + 2 * p.unpack_i16(raw, at)[0] + 2
     return raw[at + sum(4 + (0 if value is None else len(value)) for value in values) :]
+
+
+def wants_binary(formats: bytes) -> bool:
+    """Whether the first result is wanted in binary; ``formats`` are of :func:`result_formats`."""
+    return len(formats) >= 4 and p.unpack_i16(formats, 2)[0] == 1
 
 
 def read_name(raw: bytes) -> tuple[int, bytes]:

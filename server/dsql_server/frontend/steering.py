@@ -29,7 +29,9 @@ class Steering(Planning):
     def _forget_portals(self) -> None:
         """The transaction is over: its portals are gone."""
 
-    async def _run_virtual(self, statement: Statement | None, described: bool, bound: Bound | None = None) -> None:
+    async def _run_virtual(
+        self, statement: Statement | None, described: bool, bound: Bound | None = None, *, binary: bool = False
+    ) -> None:
         if statement is None:
             self._out.append(p.EMPTY_QUERY_MESSAGE)
             return
@@ -50,7 +52,7 @@ class Steering(Planning):
         elif kind == StatementKind.DDL:
             await self._define(statement, described)
         elif kind == StatementKind.CALL:
-            await self._call(statement, described, bound.values if bound is not None else ())
+            await self._call(statement, described, bound.values if bound is not None else (), binary)
         elif kind == StatementKind.SHOW:
             self._show(statement, described)
         elif kind == StatementKind.DEALLOCATE:
@@ -150,11 +152,13 @@ class Steering(Planning):
         self._definition = pending
         return answer, self.services.jobs.plan(statement, pending)
 
-    async def _call(self, statement: Statement, described: bool, values: Sequence[bytes | None]) -> None:
+    async def _call(self, statement: Statement, described: bool, values: Sequence[bytes | None], binary: bool) -> None:
         completed = await self.services.jobs.wait_for_call(statement, values)
         if not described:
             self._out.append(self._virtual_description(statement))
-        self._out.append(p.data_row(["t" if completed else "f"]))
+        # All that is answered here beside is text, which is the same in both formats.
+        true, false = ("\x01", "\x00") if binary else ("t", "f")
+        self._out.append(p.data_row([true if completed else false]))
         self._out.append(p.command_complete("CALL"))
 
     def _show(self, statement: Statement, described: bool) -> None:
