@@ -154,7 +154,11 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
         connection = super().get_new_connection(conn_params)
         # There is only one; psycopg needn't state it in each BEGIN.
         self.isolation_level = IsolationLevel.REPEATABLE_READ
-        self._expires_s = None if self.pool else time.monotonic() + lifetime_s(MAX_LIFETIME_S, random.random())  # noqa: S311
+        self._expires_s = None
+        if not self.pool:
+            # CONN_MAX_AGE is capped below the hour after which DSQL closes every connection.
+            self._expires_s = time.monotonic() + lifetime_s(MAX_LIFETIME_S, random.random())  # noqa: S311
+            self.close_at = self._expires_s if self.close_at is None else min(self.close_at, self._expires_s)
         return connection
 
     def _configure_connection(self, connection: Any) -> bool:
@@ -164,12 +168,6 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
                 cursor.execute(f"SET search_path TO {self.ops.quote_name(self.schema)}")
             commit = True
         return commit
-
-    def connect(self) -> None:
-        """As Django's; CONN_MAX_AGE is capped below the hour after which DSQL closes every connection."""
-        super().connect()
-        if self._expires_s is not None:
-            self.close_at = self._expires_s if self.close_at is None else min(self.close_at, self._expires_s)
 
     def close_if_health_check_failed(self) -> None:
         """As Django's, which asks before each use; a connection that DSQL is about to close is replaced, too."""

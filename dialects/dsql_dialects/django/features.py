@@ -4,6 +4,96 @@ from __future__ import annotations
 
 from django.db.backends.postgresql.features import DatabaseFeatures as PostgresqlFeatures
 
+#: Tests of Django's own suite that can't run here, by reason.
+SKIPPED_TESTS = {
+    "A savepoint in the middle of a transaction: SAVEPOINT is refused.": {
+        *(
+            f"transactions.tests.{case}.test_{name}"
+            for case in ("AtomicInsideTransactionTests", "AtomicWithoutAutocommitTests")
+            for name in (
+                "alternate_decorator_syntax_rollback",
+                "decorator_syntax_rollback",
+                "force_rollback",
+                "merged_commit_rollback",
+                "merged_rollback_commit",
+                "merged_rollback_rollback",
+                "nested_commit_rollback",
+                "nested_rollback_commit",
+                "nested_rollback_rollback",
+                "prevent_rollback",
+                "reuse_commit_rollback",
+                "reuse_rollback_commit",
+                "reuse_rollback_rollback",
+                "rollback",
+            )
+        ),
+        "transactions.tests.AtomicMergeTests.test_merged_inner_savepoint_rollback",
+        "transactions.tests.AtomicTests.test_nested_commit_rollback",
+        "transactions.tests.AtomicTests.test_prevent_rollback",
+        "transactions.tests.AtomicTests.test_reuse_commit_rollback",
+    },
+    "More than 3,000 rows change in one transaction.": {
+        "delete.tests.DeletionTests.test_large_delete",
+        "delete.tests.DeletionTests.test_large_delete_related",
+        "delete.tests.FastDeleteTests.test_fast_delete_large_batch",
+        "queries.test_bulk_update.BulkUpdateTests.test_large_batch",
+    },
+    "Counts on a writer that waits for a lock; here nobody waits, and the later COMMIT is refused.": {
+        "get_or_create.tests.UpdateOrCreateTransactionTests.test_creation_in_transaction",
+        "get_or_create.tests.UpdateOrCreateTransactionTests.test_updates_in_transaction",
+        "select_for_update.tests.SelectForUpdateTests.test_raw_lock_not_available",
+    },
+    "There are no cursors on the server's side.": {
+        f"backends.postgresql.test_server_side_cursors.ServerSideCursorsPostgres.test_{name}"
+        for name in (
+            "server_side_binding",
+            "server_side_cursor",
+            "server_side_cursor_many_cursors",
+            "server_side_cursors_setting",
+            "values",
+            "values_list",
+            "values_list_fields_not_equal_to_names",
+            "values_list_flat",
+        )
+    },
+    "Leaves a dangling reference to the end of its test; a view of the test case's client has committed by then.": {
+        "auth_tests.test_views.UUIDUserTests.test_admin_password_change",
+    },
+}
+
+#: Tests of Django's own suite that fail here, by reason.
+FAILING_TESTS = {
+    "update_or_create() calls get_or_create() in a transaction; the IntegrityError can't be undone alone.": {
+        "get_or_create.tests.UpdateOrCreateTests.test_integrity",
+        "get_or_create.tests.UpdateOrCreateTests.test_manual_primary_key_test",
+        "get_or_create.tests.UpdateOrCreateTestsWithManualPKs.test_create_with_duplicate_primary_key",
+    },
+    "TRUNCATE is refused; flush deletes.": {
+        f"backends.postgresql.test_operations.PostgreSQLOperationsTests.test_{name}"
+        for name in (
+            "sql_flush",
+            "sql_flush_allow_cascade",
+            "sql_flush_sequences",
+            "sql_flush_sequences_allow_cascade",
+        )
+    },
+    "An integer field without a model stands for a reference to a key, and keys are bigint.": {
+        "model_fields.test_integerfield.IntegerFieldTests.test_rel_db_type",
+        "model_fields.test_integerfield.SmallIntegerFieldTests.test_rel_db_type",
+    },
+    "SET ROLE is refused.": {"backends.postgresql.tests.Tests.test_connect_role"},
+    "There is no type serial.": {
+        "backends.postgresql.test_introspection.DatabaseSequenceTests.test_get_sequences_old_serial",
+    },
+    "There is one database, and no other to fall back on.": {"backends.postgresql.tests.Tests.test_nodb_cursor"},
+    "The error names Aurora DSQL, not PostgreSQL.": {
+        "backends.postgresql.tests.Tests.test_check_database_version_supported",
+    },
+    "The cursor is ours: it runs lost autocommit statements again.": {
+        "backends.postgresql.tests.Tests.test_connect_server_side_binding",
+    },
+}
+
 
 class DatabaseFeatures(PostgresqlFeatures):
     """Features of Aurora DSQL."""
@@ -37,3 +127,16 @@ class DatabaseFeatures(PostgresqlFeatures):
     def uses_savepoints(self) -> bool:
         """SAVEPOINT is refused. For the blocks of test cases, which is all that asks for it, isolation.py stands in."""
         return self.connection.isolation is not None
+
+    @property
+    def django_test_skips(self) -> dict[str, set[str]]:
+        """Tests of Django's own suite that can't run, by reason."""
+        skips: dict[str, set[str]] = {**super().django_test_skips}
+        for reason, names in SKIPPED_TESTS.items():
+            skips[reason] = skips.get(reason, set()) | names
+        return skips
+
+    @property
+    def django_test_expected_failures(self) -> set[str]:
+        """Tests of Django's own suite that fail; see FAILING_TESTS for the reasons."""
+        return set(super().django_test_expected_failures).union(*FAILING_TESTS.values())
