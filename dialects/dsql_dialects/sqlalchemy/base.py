@@ -237,11 +237,11 @@ class DSQLDialect(DSQLReflection, PGDialect):
             rows = cursor.fetchall()
             # The job's id is the statement's result also for the application.
             context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, initial_buffer=rows)
-            self._note_job(rows, statement, begun)
+            jobs.note(rows, statement, begun)
         for step in steps.following_steps(element, context.compiled):
             if step.awaits_jobs:
                 jobs.wait_for_jobs(self, dbapi_connection, begun)
-            self._note_job(self._execute_step(dbapi_connection, step.statement), step.statement, begun)
+            jobs.note(self._execute_step(dbapi_connection, step.statement), step.statement, begun)
         if not context.execution_options.get(WAIT_OPTION, True):
             begun.clear()
         elif self.is_autocommit(dbapi_connection):
@@ -280,12 +280,6 @@ class DSQLDialect(DSQLReflection, PGDialect):
 
         time.sleep(seconds)
 
-    def _note_job(self, rows: Sequence[Any], statement: str, begun: list[jobs.Job]) -> None:
-        for row in rows:
-            if len(row) == 1 and jobs.is_job_id(row[0]):
-                unique = statement.lstrip().upper().startswith("CREATE UNIQUE INDEX")
-                begun.append(jobs.Job(row[0], statement, unique))
-
     # -- types ----------------------------------------------------------------------------------------------------
 
     def type_descriptor(self, typeobj: TypeEngine[Any]) -> TypeEngine[Any]:
@@ -295,6 +289,17 @@ class DSQLDialect(DSQLReflection, PGDialect):
             return variant.dialect_impl(self)
         found: TypeEngine[Any] = super().type_descriptor(typeobj)
         return found
+
+
+def commit_now(connection: Connection) -> None:
+    """Commit what the connection has done so far and wait for its jobs; SQLAlchemy's transaction goes on."""
+    connection.dialect.do_commit(connection.connection)
+    connection.info.pop(_WRITTEN_IN, None)
+
+
+def note_jobs(connection: Connection, statement: str, rows: Sequence[Any]) -> None:
+    """Have the next COMMIT wait for the jobs that a statement written as text has begun."""
+    jobs.note(rows, statement, connection.info.setdefault(_JOBS, []))
 
 
 def has_failed(connection: Connection) -> bool:

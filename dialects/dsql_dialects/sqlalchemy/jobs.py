@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dsql_dialects.sqlalchemy.errors import JobError
@@ -18,9 +19,13 @@ class Job(NamedTuple):
     unique: bool  #: whether it builds a unique index
 
 
-def is_job_id(value: object) -> bool:
-    """Whether a value is a job's id, so that it may stand in a statement."""
-    return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
+def note(rows: Sequence[Any], statement: str, begun: list[Job]) -> None:
+    """Add the jobs that a statement has answered with to those to wait for."""
+    for row in rows:
+        # The id will stand in a statement.
+        if len(row) == 1 and isinstance(row[0], str) and _JOB_ID.fullmatch(row[0]):
+            unique = statement.lstrip().upper().startswith("CREATE UNIQUE INDEX")
+            begun.append(Job(row[0], statement, unique))
 
 
 def wait_for_jobs(dialect: Any, dbapi_connection: Any, jobs: list[Job]) -> None:
