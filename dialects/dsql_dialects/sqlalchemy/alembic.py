@@ -1,6 +1,7 @@
 """Alembic on Aurora DSQL: each operation in the statements that DSQL takes, each statement a transaction of its own.
 
-Alembic finds this module by its entry point (``alembic.plugins``); with Alembic before 1.18, import it in ``env.py``.
+Alembic finds it by the entry point of :mod:`dsql_dialects.sqlalchemy.alembic_plugin`; with Alembic before 1.18, it is
+there once an engine has been made after Alembic was imported, as in every ``env.py``.
 """
 
 from __future__ import annotations
@@ -27,10 +28,6 @@ from dsql_dialects.sqlalchemy.types import implementation
 BACKFILL_ROWS = 1000
 
 _DUPLICATE_RELATION = "42P07"
-
-
-def setup(plugin: Any) -> None:
-    """Called by Alembic; all that is to be done is done by importing this module."""
 
 
 class AddBareColumn(operations.AddColumn):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn
 
@@ -155,6 +156,8 @@ class DSQLDialect(DSQLReflection, PGDialect):
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
         limit_ages(engine.pool)
+        if "alembic" in sys.modules:  # registers the implementation, also for an Alembic without plugins
+            import dsql_dialects.sqlalchemy.alembic  # noqa: F401
 
     def do_ping(self, dbapi_connection: Any) -> bool:
         """Without a round trip where the connection was opened or asked a moment ago."""
