@@ -194,6 +194,32 @@ def test_a_statement_that_the_engine_refused_is_not_there(client: RawClient) -> 
     assert rows_of(client.ask(parse("SELECT 2", "second") + bind(name="second") + execute() + SYNC)) == [[b"2"]]
 
 
+@pytest.mark.parametrize(
+    ("sql", "declared", "values", "required"),
+    [
+        ("SELECT 1, generate_series(1, 3)", [], [b"1"], 0),
+        ("SELECT 1, generate_series(1, 3)", [23], [b"1", b"2"], 1),
+        ("SELECT $1::int", [], [], 1),
+        ("SELECT $2::int, $1::int", [], [b"1"], 2),
+        ("BEGIN", [], [b"1"], 0),
+    ],
+)
+def test_as_many_values_as_parameters(
+    client: RawClient, sql: str, declared: list[int], values: list[bytes], required: int
+) -> None:
+    answer = client.ask(parse(sql, "counted", declared), bind(values, name="counted"), execute(), SYNC)
+    error = error_of(answer)
+    assert error["C"] == "08P01"
+    assert error["M"] == (
+        f'bind message supplies {len(values)} parameters, but prepared statement "counted" requires {required}'
+    )
+
+
+def test_parameters_may_be_declared_and_never_named(client: RawClient) -> None:
+    answer = client.ask(parse("SELECT generate_series(1, 3)", "", [23]), bind([b"7"]), execute(), SYNC)
+    assert rows_of(answer) == [[b"1"], [b"2"], [b"3"]]
+
+
 def test_a_name_is_taken_until_it_is_closed(client: RawClient, table: str) -> None:
     client.ask(query(f"INSERT INTO {table} VALUES (1)"))
     client.ask(parse("SELECT 'old'", "s") + SYNC)

@@ -36,6 +36,8 @@ from dsql_server.testing import LocalCluster
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
 BUDGET_S = 300.0 if FULL else 15.0
+#: So many messages are sent however long it takes, if it is set.
+MESSAGES = int(os.environ.get("DSQLKIT_FUZZ_MESSAGES", "0"))
 #: The same rounds every day; new ones in full size.
 SEED = int(os.environ.get("DSQLKIT_FUZZ_SEED", "0")) or (random.SystemRandom().randrange(1, 1 << 31) if FULL else 1)
 #: A session that is spoken to properly again has answered after this, whatever came before, in seconds.
@@ -172,16 +174,17 @@ def test_damaged_messages(cluster: LocalCluster, table: str) -> None:
     fuzzer = Fuzzer(SEED)
     deadline_s = time.monotonic() + BUDGET_S
     client: RawClient | None = None
-    rounds = answered = 0
+    rounds = answered = messages = 0
     with connect(cluster) as bystander:
         bystander.ask(query("INSERT INTO protocol_rows VALUES (-1, 'kept')"))
-        while time.monotonic() < deadline_s:
+        while messages < MESSAGES if MESSAGES else time.monotonic() < deadline_s:
             rounds += 1
             trace = f"seed {SEED}, round {rounds}"
             if client is None or client.socket.fileno() < 0:
                 client = connect(cluster)
                 client.socket.settimeout(ANSWER_TIMEOUT_S)
             batch = fuzzer.batch()
+            messages += len(batch)
             try:
                 if fuzzer.random.random() < 0.9:
                     damaged = [fuzzer.damage(m) if fuzzer.random.random() < 0.3 else m for m in batch]
@@ -209,4 +212,4 @@ def test_damaged_messages(cluster: LocalCluster, table: str) -> None:
         contents = [rows_of(s.ask(query("SELECT * FROM protocol_rows ORDER BY id, v"))) for s in sessions]
     assert all(content == contents[0] for content in contents), f"seed {SEED}"
     assert answered > rounds / 2, (answered, rounds)
-    print(f"{rounds} rounds, {answered} answered to the end, seed {SEED}")
+    print(f"{messages} messages in {rounds} rounds, {answered} answered to the end, seed {SEED}")

@@ -174,6 +174,12 @@ class ExtendedQuery(SimpleQuery):
         if prepared is None:
             raise _no_statement(name)
         self._refuse_in_failed_block(prepared.statement)
+        if len(values) != prepared.parameter_count:
+            raise SqlError(
+                "08P01",
+                f'bind message supplies {len(values)} parameters, but prepared statement "{_text(name)}" requires '
+                f"{prepared.parameter_count}",
+            )
         portal = Portal(prepared, Bound(values, formats, self.plan_settings.time_zone == "UTC"))
         if prepared.virtual:
             portal.binary = wants_binary(result_formats(raw, portal_name, name, values))

@@ -32,12 +32,14 @@ PLANNED_KINDS = frozenset({StatementKind.SELECT, StatementKind.INSERT, Statement
 class Prepared:
     """A prepared statement: the client's text, its classification, and the load plan last used."""
 
-    __slots__ = ("oids", "plan", "plan_settings", "sets", "sql", "statement", "virtual")
+    __slots__ = ("oids", "parameter_count", "plan", "plan_settings", "sets", "sql", "statement", "virtual")
 
     def __init__(self, sql: str, statement: Statement | None, oids: tuple[int, ...]) -> None:
         self.sql = sql
         self.statement = statement  #: None: the empty query
         self.oids = oids
+        #: as PostgreSQL counts them: those declared, and all up to the highest that the text names
+        self.parameter_count = max(len(oids), statement.parameters if statement is not None else 0)
         self.plan: LoadPlan | None = None
         self.plan_settings: PlanSettings | None = None
         self.virtual = statement is None or is_virtual(statement)

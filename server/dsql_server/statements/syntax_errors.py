@@ -54,6 +54,7 @@ _SPECIAL = (
     ("CREATE OR REPLACE CONSTRAINT TRIGGER is not supported", _NOT_SUPPORTED),
     ("aggregates cannot have output arguments", _NOT_SUPPORTED),
     ("current database cannot be changed", _NOT_SUPPORTED),
+    ("UNIQUE predicate is not yet implemented", _NOT_SUPPORTED),
 )
 #: The scanner refuses E'…', the parser U&'…'.
 _ESCAPE_IN_E_STRING = _Fields("22025", hint="Unicode escapes must be \\uXXXX or \\UXXXXXXXX.")
