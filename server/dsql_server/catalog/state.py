@@ -134,6 +134,14 @@ class Table:
         return self.relation_id < FIRST_USER_RELATION_ID
 
     @cached_property
+    def mark(self) -> str:
+        """An SQL comment that tells this table from one of the same name that was dropped.
+
+        Statements are prepared once for each text, and keep the types that the columns had then.
+        """
+        return f"/* {self.relation_id} */"
+
+    @cached_property
     def arity(self) -> int:
         """Fields of a stored row, dropped columns included."""
         return len(self.columns)
@@ -168,7 +176,7 @@ class Table:
             width = len(self.loadable)
             tuples = [", ".join(f"${at * width + i + 1}" for i in range(width)) for at in range(rows)]
             sql = self._load_sql[rows] = (
-                f"INSERT INTO {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES "
+                f"INSERT INTO {self.mark} {self.qualified_name} ({self.column_list}) OVERRIDING SYSTEM VALUE VALUES "
                 + ", ".join(f"({places})" for places in tuples)
             )
         return sql

@@ -9,8 +9,8 @@ from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import Answer
-from dsql_server.processor.errors import SqlError
-from dsql_server.processor.executor import WAIT
+from dsql_server.processor.errors import EngineRefusal, SqlError
+from dsql_server.processor.executor import WAIT, Executor
 from dsql_server.statements import Statement
 
 _TEXT_RESULTS = p.pack_i16(0)
@@ -57,7 +57,7 @@ class SimpleQuery(Steering):
         plan = await self._make_plan(statement, ())
         executor = await self._ready_executor()
         if self._block == BLOCK:
-            executor.check_current()
+            await self._check_current(executor, statement)
         self._check_allowed(statement, plan)
         writes = bool(plan.written) or statement.locking is not None
         bound = Bound((), (), self.plan_settings.time_zone == "UTC")
@@ -88,6 +88,18 @@ class SimpleQuery(Steering):
             answer = await self._copy_in(answer, ready=True)
         self._take(answer, statement.offset)
         await self._after(statement, plan, bound, answer, p.query(statement.engine_sql) if sets else b"")
+
+    async def _check_current(self, executor: Executor, statement: Statement) -> None:
+        """Raises SqlError if the transaction can't go on. What it doesn't know of by then isn't there for it."""
+        try:
+            executor.check_current()
+        except SqlError:
+            parts: list[bytes] = []
+            executor.opening(parts)
+            answer = await executor.collect(b"".join(parts) + p.parse(b"", statement.engine_sql.encode()) + p.SYNC)
+            if answer.error is not None:
+                raise EngineRefusal(answer.error, offset=statement.offset) from None
+            raise
 
     def _refuse_function_call(self) -> None:
         """The fast-path interface exists for large objects, which there are none of."""

@@ -11,7 +11,7 @@ from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.ddl import run_definition, touches_other_databases
 from dsql_server.processor.engine_connection import Answer
-from dsql_server.processor.errors import SqlError
+from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
 from dsql_server.statements import Parameter, Statement, StatementKind
 
@@ -153,6 +153,8 @@ class Steering(Planning):
         return answer, self.services.jobs.plan(statement, pending)
 
     async def _call(self, statement: Statement, described: bool, values: Sequence[bytes | None], binary: bool) -> None:
+        if "sys.wait_for_job" not in statement.functions or len(statement.arguments) != 1:
+            raise await self._refused_by_engine(statement)
         completed = await self.services.jobs.wait_for_call(statement, values)
         if not described:
             self._out.append(self._virtual_description(statement))
@@ -160,6 +162,16 @@ class Steering(Planning):
         true, false = ("\x01", "\x00") if binary else ("t", "f")
         self._out.append(p.data_row([true if completed else false]))
         self._out.append(p.command_complete("CALL"))
+
+    async def _refused_by_engine(self, statement: Statement) -> SqlError:
+        """Why a CALL can't be: there is no procedure but one."""
+        executor = await self._ready_executor()
+        parts: list[bytes] = []
+        executor.opening(parts)
+        answer = await executor.collect(b"".join(parts) + p.query(statement.engine_sql))
+        if answer.error is None:
+            return SqlError("0A000", "unsupported statement: Call")
+        return EngineRefusal(answer.error, offset=statement.offset)
 
     def _show(self, statement: Statement, described: bool) -> None:
         assert statement.parameter is not None

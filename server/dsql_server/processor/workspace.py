@@ -237,7 +237,7 @@ def extraction_sql(table: Table, everything: bool) -> str:
     separator = ", " if table.image_list else ""
     return (
         f"SELECT coalesce(xmin = {_OWN_ROW}, false), coalesce(xmax = {_OWN_ROW}, false){separator}{table.image_list} "
-        f"FROM ONLY {table.qualified_name}{where}"
+        f"FROM ONLY {table.mark} {table.qualified_name}{where}"
     )
 
 
