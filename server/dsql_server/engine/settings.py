@@ -55,6 +55,7 @@ _FIXED_PARAMETERS: Mapping[str, str] = {
     "datestyle": "ISO, MDY",
     "intervalstyle": "postgres",
     "client_encoding": "UTF8",
+    "dsql.enable_batched_nestloop": "on",
     "lc_messages": "C",
     "lc_monetary": "C",
     "lc_numeric": "C",

@@ -11,7 +11,7 @@ from dsql_server.processor.access import Bound
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.planner import PlanSettings
-from dsql_server.statements import Statement, StatementKind
+from dsql_server.statements import SYNC_PARAMETER, Statement, StatementKind
 
 #: Kinds that the front end answers or steers itself; the engine never sees the client's message for them.
 _VIRTUAL_KINDS = frozenset(
@@ -49,7 +49,7 @@ class Prepared:
 def is_virtual(statement: Statement) -> bool:
     """Whether the front end answers the statement without passing the client's messages on."""
     if statement.kind == StatementKind.SHOW and statement.parameter is not None:
-        return statement.parameter.name in ANSWERED_PARAMETERS
+        return statement.parameter.name in ANSWERED_PARAMETERS or statement.parameter.name == SYNC_PARAMETER
     return statement.kind in _VIRTUAL_KINDS or bool(statement.refusals) or not statement.engine_sql
 
 

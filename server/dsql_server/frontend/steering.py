@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
+from dsql_server.catalog.state import quote_identifier
 from dsql_server.frontend.planning import Planning
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE
 from dsql_server.interfaces import protocol as p
@@ -13,7 +14,7 @@ from dsql_server.processor.ddl import run_definition, touches_other_databases
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
-from dsql_server.statements import Parameter, Statement, StatementKind
+from dsql_server.statements import SYNC_PARAMETER, Parameter, Statement, StatementKind
 
 _OFF = frozenset({"off", "false", "no", "0"})
 #: How often a DDL statement on its own is run before a catalog that keeps changing is reported.
@@ -53,6 +54,8 @@ class Steering(Planning):
             await self._define(statement, described)
         elif kind == StatementKind.CALL:
             await self._call(statement, described, bound.values if bound is not None else (), binary)
+        elif kind == StatementKind.ANALYZE:
+            await self._analyze(statement)
         elif kind == StatementKind.SHOW:
             self._show(statement, described)
         elif kind == StatementKind.DEALLOCATE:
@@ -163,6 +166,20 @@ class Steering(Planning):
         self._out.append(p.data_row([true if completed else false]))
         self._out.append(p.command_complete("CALL"))
 
+    async def _analyze(self, statement: Statement) -> None:
+        """Nothing is left to do: storage counts as it goes. But what is named must be there."""
+        if self._block == BLOCK:
+            raise SqlError("25001", "ANALYZE cannot run inside a transaction block")
+        for schema, name in statement.relations:
+            executor = await self._current_executor()
+            qualified = quote_identifier(name) if schema is None else ".".join(map(quote_identifier, (schema, name)))
+            literal = qualified.replace("'", "''")
+            answer = await executor.collect(p.query(f"SELECT '{literal}'::pg_catalog.regclass"))
+            if answer.error is not None:
+                fields = p.error_fields(answer.error)
+                raise SqlError(fields["C"], fields["M"])
+        self._out.append(p.command_complete(statement.tag))
+
     async def _refused_by_engine(self, statement: Statement) -> SqlError:
         """Why a CALL can't be: there is no procedure but one."""
         executor = await self._ready_executor()
@@ -177,7 +194,9 @@ class Steering(Planning):
         assert statement.parameter is not None
         if not described:
             self._out.append(self._virtual_description(statement))
-        self._out.append(p.data_row([ANSWERED_PARAMETERS[statement.parameter.name]]))
+        name = statement.parameter.name
+        value = ("off" if name in self._off else "on") if name == SYNC_PARAMETER else ANSWERED_PARAMETERS[name]
+        self._out.append(p.data_row([value]))
         self._out.append(p.command_complete(statement.tag))
 
     def _virtual_description(self, statement: Statement | None) -> bytes:

@@ -1,6 +1,7 @@
 """Statements by their text alone: classification, refusals and lifting of literals. Pure functions, no I/O."""
 
 from dsql_server.statements.classifier import classify
+from dsql_server.statements.indexes import SYNC_PARAMETER
 from dsql_server.statements.literals import Lifted, Literal, LiteralKind, lift_literals
 from dsql_server.statements.model import (
     Definition,
@@ -18,6 +19,7 @@ from dsql_server.statements.model import (
 from dsql_server.statements.settings import refuse_change
 
 __all__ = [
+    "SYNC_PARAMETER",
     "Definition",
     "IndexDefinition",
     "Lifted",
