@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -33,6 +34,11 @@ class Done(NamedTuple):
 
 
 Answer = Refused | Done
+
+
+_SETTLED = "-- until no job is at work"
+#: How long a job may take on a busy machine.
+SETTLED_MAX_S = 30.0
 
 
 class Step(NamedTuple):
@@ -71,6 +77,11 @@ def says(sql: str, answer: Answer | str, session: str = "one") -> Step:
 def request(sql: str, *answers: Answer | str, session: str = "one") -> Step:
     """One Query message with several statements and all of its results."""
     return Step(sql, tuple(Done(a) if isinstance(a, str) else a for a in answers), session, simple=True)
+
+
+def settled() -> Step:
+    """Wait until no job is at work."""
+    return Step(_SETTLED, ())
 
 
 def fact(name: str, words: str, *steps: Step, given: Iterable[str] = ()) -> Fact:
@@ -131,6 +142,9 @@ class Witness:
         self._set_the_scene(fact.given)
         try:
             for step in fact.steps:
+                if step.sql == _SETTLED:
+                    self._wait_for_jobs()
+                    continue
                 got = _run(self.session(step.session).pgconn, step)
                 if any(isinstance(a, Done) and not (a.tag or "").startswith(_HARMLESS) for a in got):
                     self._standing = None
@@ -143,6 +157,13 @@ class Witness:
                     self._sessions.pop(name).close()
                 else:
                     session.pgconn.exec_(b"ROLLBACK")
+
+    def _wait_for_jobs(self) -> None:
+        deadline = time.monotonic() + SETTLED_MAX_S
+        unfinished = "SELECT count(*) FROM sys.jobs WHERE status IN ('submitted', 'processing')"
+        while self.session("one").execute(unfinished).fetchone() != (0,):
+            assert time.monotonic() < deadline, "jobs come to an end"
+            time.sleep(0.02)
 
     def _set_the_scene(self, given: tuple[str, ...]) -> None:
         if self._standing != given:

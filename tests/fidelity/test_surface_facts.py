@@ -84,7 +84,8 @@ QUERIES = [
         says("INSERT INTO items (id, kind) SELECT id + 10, kind FROM items WHERE id < 3", "INSERT 0 2"),
         says("INSERT INTO items (id) VALUES (1) ON CONFLICT DO NOTHING", "INSERT 0 0"),
         says(
-            "INSERT INTO items (id, kind) VALUES (1, 'z') ON CONFLICT (id) DO UPDATE SET kind = excluded.kind || items.kind RETURNING kind",
+            "INSERT INTO items (id, kind) VALUES (1, 'z') "
+            "ON CONFLICT (id) DO UPDATE SET kind = excluded.kind || items.kind RETURNING kind",
             rows("za"),
         ),
         says("CREATE TABLE defaults (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), n int DEFAULT 7)", "CREATE TABLE"),
@@ -95,7 +96,8 @@ QUERIES = [
         "UPDATE takes FROM, WITH and RETURNING",
         says("UPDATE items SET price = b.p FROM (VALUES (1, 5)) b (i, p) WHERE id = b.i RETURNING price", rows("5.00")),
         says(
-            "WITH cheap AS (SELECT id FROM items WHERE price < 25) UPDATE items SET kind = 'c' WHERE id IN (SELECT id FROM cheap)",
+            "WITH cheap AS (SELECT id FROM items WHERE price < 25) "
+            "UPDATE items SET kind = 'c' WHERE id IN (SELECT id FROM cheap)",
             "UPDATE 2",
         ),
     ),
@@ -130,9 +132,10 @@ DEFINITIONS = [
         "table-elements",
         "CREATE TABLE has CHECK, DEFAULT, NOT NULL, generated columns, identities, UNIQUE, INCLUDE and STORAGE",
         says(
-            "CREATE TABLE all_of (id bigint GENERATED ALWAYS AS IDENTITY (CACHE 65536), a int NOT NULL DEFAULT 1 CHECK (a > 0), "
-            "b int GENERATED ALWAYS AS (a * 2) STORED, c text STORAGE EXTERNAL, d text STORAGE MAIN, e text STORAGE PLAIN, "
-            "f text STORAGE EXTENDED, g text STORAGE DEFAULT, u int UNIQUE NULLS NOT DISTINCT, PRIMARY KEY (id) INCLUDE (a))",
+            "CREATE TABLE all_of (id bigint GENERATED ALWAYS AS IDENTITY (CACHE 65536), "
+            "a int NOT NULL DEFAULT 1 CHECK (a > 0), b int GENERATED ALWAYS AS (a * 2) STORED, "
+            "c text STORAGE EXTERNAL, d text STORAGE MAIN, e text STORAGE PLAIN, f text STORAGE EXTENDED, "
+            "g text STORAGE DEFAULT, u int UNIQUE NULLS NOT DISTINCT, PRIMARY KEY (id) INCLUDE (a))",
             "CREATE TABLE",
         ),
         says("INSERT INTO all_of (a) VALUES (3) RETURNING b", rows("6")),
@@ -260,7 +263,7 @@ DEFINITIONS = [
         says(
             "DELETE FROM parent WHERE id = 1",
             refused(
-                'update or delete on table "parent" violates foreign key constraint "child_d_fkey" on table "child"',
+                'update or delete on table "parent" violates foreign key constraint "child_b_fkey" on table "child"',
                 "23503",
             ),
         ),

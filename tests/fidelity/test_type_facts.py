@@ -13,16 +13,18 @@ STORED = (
     ("double precision", "1e300", "1e+300"),
     ("numeric(1000, 500)", "0.5", "0.5" + "0" * 499),
     ("decimal(10, 2)", "1.005", "1.01"),
-    ("char(4096)", "'x'", "x".ljust(4096)),
+    ("char(4096)", "'x'", "x"),
     ("varchar(65535)", "'x'", "x"),
     ("text", "'x'", "x"),
     ("date", "'2026-02-28'", "2026-02-28"),
     ("time", "'23:59:59.999999'", "23:59:59.999999"),
     ("timestamp", "'2026-02-28 12:00'", "2026-02-28 12:00:00"),
     ("timestamptz", "'2026-02-28 12:00+02'", "2026-02-28 10:00:00+00"),
-    ("boolean", "true", "t"),
+    ("boolean", "true", "true"),
     ("uuid", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
 )
+#: Declared longer than a key may be.
+_SHORTER = {"char(4096)": "char(9)", "varchar(65535)": "varchar(9)"}
 STORED_NOT_IN_KEYS = (
     ("timetz", "'12:00+02'", "12:00:00+02", "time with time zone"),
     ("interval", "'1 day 2 hours'", "1 day 02:00:00", "interval"),
@@ -39,9 +41,12 @@ STORABLE = [
     fact(
         f"stored-{name.split('(')[0].replace(' ', '-')}",
         f"{name} is stored, and stands in a primary key",
-        says(f"CREATE TABLE t (v {name} PRIMARY KEY, w {name})", "CREATE TABLE"),
+        says(
+            f"CREATE TABLE t (v {name.replace('4096', '9').replace('65535', '9')} PRIMARY KEY, w {name})",
+            "CREATE TABLE",
+        ),
         says(f"INSERT INTO t VALUES ({value}, {value})", "INSERT 0 1"),
-        says(f"SELECT v, w FROM t WHERE v = {value}::{name}", rows((shown, shown))),
+        says(f"SELECT rtrim(v::text), rtrim(w::text) FROM t WHERE v = {value}::{name}", rows((shown, shown))),
     )
     for name, value, shown in STORED
 ] + [
@@ -54,8 +59,6 @@ STORABLE = [
         says(f"CREATE TABLE k (v {name} PRIMARY KEY)", refused(f"datatype {message} is not supported in a key")),
         says(f"CREATE TABLE k (v {name} UNIQUE)", refused(f"datatype {message} is not supported in a key")),
         says("CREATE INDEX ASYNC ON t (v)", refused(f"datatype {message} is not supported in a key")),
-        says(f"CREATE DOMAIN d AS {name}", "CREATE DOMAIN"),
-        says("CREATE TABLE k (v d PRIMARY KEY)", refused(f"datatype {message} is not supported in a key")),
     )
     for name, value, shown, message in STORED_NOT_IN_KEYS
 ]
@@ -118,6 +121,14 @@ RULES = [
             refused('duplicate key value violates unique constraint "t_pkey"', "23505"),
         ),
         says("SELECT v FROM t ORDER BY v", rows("-2.00000", "1.50000", "100.00000")),
+    ),
+    fact(
+        "domain-key",
+        "a domain stands in a key where its type does",
+        says("CREATE DOMAIN document AS jsonb", "CREATE DOMAIN"),
+        says("CREATE DOMAIN code AS text CHECK (VALUE <> '')", "CREATE DOMAIN"),
+        says("CREATE TABLE k (v document PRIMARY KEY)", refused("datatype jsonb is not supported in a key")),
+        says("CREATE TABLE k (v code PRIMARY KEY)", "CREATE TABLE"),
     ),
     fact(
         "runtime-types",

@@ -19,6 +19,7 @@ from dsql_server.processor.definition_rules import (
     refuse_view,
     unfit_identity_types,
     unfit_key_types,
+    without_operators,
 )
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
@@ -89,6 +90,9 @@ async def run_definition(
         await executor.sequences.show_current(altered)
     answer = await executor.relay(p.query(statement.engine_sql), ready=True)
     if answer.error is not None:
+        unfit = without_operators(p.error_fields(answer.error).get("M", ""))
+        if unfit is not None:
+            raise unfit
         raise EngineRefusal(_without_other_databases(answer.error), offset=statement.offset)
     after = Listing.read(await _ask(executor, b"", LISTING_SQL))
     difference = await _difference(executor, before, after, search_path)

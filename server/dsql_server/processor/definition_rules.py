@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from dsql_server.catalog.changes import CatalogChange
@@ -21,6 +22,7 @@ _IN_KEYS = frozenset(
         *(t.DATE, t.TIME, t.TIMESTAMP, t.TIMESTAMPTZ, t.UUID),
     }
 )
+_NO_OPERATOR_CLASS = re.compile(r'data type (.+) has no default operator class for access method "btree"')
 _SYSTEM_SCHEMA = "sys"
 #: PostgreSQL's modifier of varchar(n) and char(n) is n and its header.
 _MODIFIER_HEADER = 4
@@ -65,6 +67,12 @@ def unfit_key_types(change: CatalogChange, state: CatalogState) -> list[int]:
 def refuse_key_type(shown: str) -> SqlError:
     """For a type that :func:`unfit_key_types` found, under the name that an engine has for it."""
     return SqlError("0A000", f"datatype {shown} is not supported in a key")
+
+
+def without_operators(message: str) -> SqlError | None:
+    """What an engine says of a key of a type that it can't order, in Aurora DSQL's words."""
+    found = _NO_OPERATOR_CLASS.match(message)
+    return refuse_key_type(found[1]) if found is not None else None
 
 
 def check_keys(change: CatalogChange, state: CatalogState) -> None:
