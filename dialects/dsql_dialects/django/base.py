@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from typing import Any
@@ -151,6 +152,13 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
 
         :raises ImproperlyConfigured: for an isolation level other than repeatable read.
         """
+        named = any(conn_params.get(name) for name in ("host", "cluster_id", "service"))
+        if not named and not os.environ.get("PGHOST"):
+            # An OperationalError: after one, commands such as makemigrations go on without a database.
+            raise connector.OperationalError(
+                f"DATABASES[{self.alias!r}] names no HOST: give the cluster's endpoint, or use config('aws-dsql://…'); "
+                "only 'manage.py test' starts a local server by itself"
+            )
         connection = super().get_new_connection(conn_params)
         # There is only one; psycopg needn't state it in each BEGIN.
         self.isolation_level = IsolationLevel.REPEATABLE_READ

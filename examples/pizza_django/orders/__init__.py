@@ -1,0 +1,1 @@
+"""Pizza orders as a Django application."""
