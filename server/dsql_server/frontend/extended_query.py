@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from dsql_server.frontend.direct_answers import DirectAnswers
 from dsql_server.frontend.planning import LOCK_MODES
-from dsql_server.frontend.simple_query import SimpleQuery
 from dsql_server.frontend.statements import (
     PLANNED_KINDS,
     Portal,
@@ -16,7 +16,6 @@ from dsql_server.frontend.statements import (
     read_execute,
     read_name,
     read_parse,
-    result_formats,
     wants_binary,
 )
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
@@ -63,7 +62,7 @@ class _Pending:
         return sent
 
 
-class ExtendedQuery(SimpleQuery):
+class ExtendedQuery(DirectAnswers):
     """Keeps prepared statements and portals, and gathers what the engine gets at each Execute."""
 
     def __init__(
@@ -123,6 +122,8 @@ class ExtendedQuery(SimpleQuery):
         # A statement on its own, with nothing behind it but Sync, is a transaction in one round trip.
         final = synced and self._alone and self._block == IDLE and batch[-1][0] == p.EXECUTE
         self._synced = synced
+        if synced and self._answered_from_storage(batch):
+            return
         try:
             for kind, raw in batch:
                 if kind == p.BIND:
@@ -169,7 +170,7 @@ class ExtendedQuery(SimpleQuery):
         self._prepared[name] = prepared
 
     async def _bind(self, raw: bytes, pending: _Pending, final: bool) -> None:
-        portal_name, name, values, formats = read_bind(raw)
+        portal_name, name, values, formats, results = read_bind(raw)
         prepared = self._prepared.get(name)
         if prepared is None:
             raise _no_statement(name)
@@ -180,16 +181,15 @@ class ExtendedQuery(SimpleQuery):
                 f'bind message supplies {len(values)} parameters, but prepared statement "{_text(name)}" requires '
                 f"{prepared.parameter_count}",
             )
-        portal = Portal(prepared, Bound(values, formats, self.plan_settings.time_zone == "UTC"))
+        portal = Portal(prepared, Bound(values, formats, self.plan_settings.time_zone == "UTC"), results)
         if prepared.virtual:
-            portal.binary = wants_binary(result_formats(raw, portal_name, name, values))
+            portal.binary = wants_binary(results)
             self._portals[portal_name] = portal
             await self._send_without_execute(pending)
             self._out.append(p.BIND_COMPLETE_MESSAGE)
             return
         plan = await self._plan_for(prepared)
         if plan.aggregates is not None:
-            results = result_formats(raw, portal_name, name, values)
             portal.bind = await self._aggregates(plan, portal.bound, portal_name, results)
         await self._prepare_portal(portal, plan, pending, final)
         self._portals[portal_name] = portal
@@ -334,6 +334,7 @@ class ExtendedQuery(SimpleQuery):
                 answer = await executor.execute_read(sent.batch, sent.skip)
                 self._answer_parses(sent, answer)
                 self._take(answer)
+                self._learn(portal, plan, answer)
                 return
             if statement.locking is None and executor.writes_in_one(plan, portal.bound):
                 await self._execute_write(pending)
@@ -348,6 +349,7 @@ class ExtendedQuery(SimpleQuery):
             answer = await self._copy_in(answer, ready=False)
         self._engine_unsynced = not prepared.sets and answer.error is None
         self._take(answer)
+        self._learn(portal, plan, answer)
         again = execute_again(portal) if prepared.sets else b""
         await self._after(statement, plan, portal.bound, answer, again)
 

@@ -113,6 +113,7 @@ class Planning(Transactions):
             )
         )
         self._settings_stale = False
+        self._settings_changes += 1
         if answer.error is None and answer.rows[0]:
             values = [(v or b"").decode() for v in p.data_row_fields(answer.rows[0][0])]
             settings = PlanSettings(*values)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
+from dsql_server.processor.direct_read import DirectAnswer
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.planner import PlanSettings
@@ -29,10 +30,20 @@ _VIRTUAL_KINDS = frozenset(
 PLANNED_KINDS = frozenset({StatementKind.SELECT, StatementKind.INSERT, StatementKind.UPDATE, StatementKind.DELETE})
 
 
+class Learned(NamedTuple):
+    """What an execution by the engine has shown of a statement that can be answered from storage."""
+
+    plan: LoadPlan
+    settings_changes: int  #: how often the session had changed settings
+    formats: bytes  #: of the results, as Bind has them
+    description: bytes  #: the RowDescription message; empty: not asked for
+    answer: DirectAnswer
+
+
 class Prepared:
     """A prepared statement: the client's text, its classification, and the load plan last used."""
 
-    __slots__ = ("oids", "parameter_count", "plan", "plan_settings", "sets", "sql", "statement", "virtual")
+    __slots__ = ("direct", "oids", "parameter_count", "plan", "plan_settings", "sets", "sql", "statement", "virtual")
 
     def __init__(self, sql: str, statement: Statement | None, oids: tuple[int, ...]) -> None:
         self.sql = sql
@@ -42,6 +53,7 @@ class Prepared:
         self.parameter_count = max(len(oids), statement.parameters if statement is not None else 0)
         self.plan: LoadPlan | None = None
         self.plan_settings: PlanSettings | None = None
+        self.direct: Learned | None = None
         self.virtual = statement is None or is_virtual(statement)
         self.sets = statement is not None and changes_settings(statement)
 
@@ -61,13 +73,14 @@ def changes_settings(statement: Statement) -> bool:
 class Portal:
     """A bound statement."""
 
-    __slots__ = ("binary", "bind", "bound", "prepared")
+    __slots__ = ("binary", "bind", "bound", "formats", "prepared")
 
-    def __init__(self, prepared: Prepared, bound: Bound) -> None:
+    def __init__(self, prepared: Prepared, bound: Bound, formats: bytes) -> None:
         self.prepared = prepared
         self.bound = bound
         self.binary = False  #: whether the client wants the first result in binary, where the front end answers itself
         self.bind: bytes | None = None  #: what binds it on the engine, where that isn't the client's own message
+        self.formats = formats  #: of the results, as Bind has them
 
 
 def execute_again(portal: Portal) -> bytes:
@@ -103,8 +116,11 @@ def read_parse(raw: bytes) -> tuple[bytes, str, tuple[int, ...]]:
         raise invalid_format() from None
 
 
-def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int]]:
-    """Portal name, statement name, parameter values and their formats of a Bind message. Raises SqlError."""
+def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int], bytes]:
+    """Portal name, statement name, parameter values and their formats of a Bind message, and its rest.
+
+    The rest is the result formats, their number in front. Raises SqlError.
+    """
     try:
         unpack = p.unpack_i32
         end = raw.index(b"\x00", 5)
@@ -137,18 +153,11 @@ def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int]]:
     if count > 1 and count != number:
         raise SqlError("08P01", f"bind message has {count} parameter formats but {number} parameters")
     formats = given * number if count == 1 else given if count else [0] * number
-    return portal, name, values, formats
-
-
-def result_formats(raw: bytes, portal: bytes, name: bytes, values: Sequence[bytes | None]) -> bytes:
-    """The end of a Bind message that :func:`read_bind` has read: the result formats and their count."""
-    at = 5 + len(portal) + 1 + len(name) + 1
-    at += 2 + 2 * p.unpack_i16(raw, at)[0] + 2
-    return raw[at + sum(4 + (0 if value is None else len(value)) for value in values) :]
+    return portal, name, values, formats, raw[at:]
 
 
 def wants_binary(formats: bytes) -> bool:
-    """Whether the first result is wanted in binary; ``formats`` are of :func:`result_formats`."""
+    """Whether the first result is wanted in binary; ``formats`` are what :func:`read_bind` leaves."""
     return len(formats) >= 4 and p.unpack_i16(formats, 2)[0] == 1
 
 
@@ -168,6 +177,11 @@ def read_execute(raw: bytes) -> bytes:
     if end < 0 or end + 5 != len(raw):
         raise invalid_format()
     return raw[5:end]
+
+
+def read_formats(rest: bytes) -> list[int]:
+    """The result formats that :func:`read_bind` has left."""
+    return [p.unpack_i16(rest, at)[0] for at in range(2, len(rest), 2)]
 
 
 def read_query(raw: bytes) -> str:

@@ -67,6 +67,7 @@ class Transactions(ClientStream):
         self._settings_in_transaction = False  #: some were changed that the transaction's end puts back
         self.plan_settings = PlanSettings()
         self._settings_stale = True
+        self._settings_changes = 0  #: how often they were asked for after a change
         self._alone = False  #: the request holds one statement only
         self._off: set[str] = set()  #: Aurora DSQL's own boolean parameters that the session turned off
 

@@ -11,6 +11,7 @@ from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import NOT_EXACT, Access, Bound, Row
+from dsql_server.processor.conditions import Conjunct
 from dsql_server.processor.foreign_keys import ForeignKeyLoads
 from dsql_server.processor.inserts import InsertKeys
 from dsql_server.processor.key_lookup import whole_table
@@ -18,6 +19,7 @@ from dsql_server.processor.sequence_uses import SequenceUses, uses_of_copy
 from dsql_server.processor.unique_indexes import Neighbours
 
 if TYPE_CHECKING:
+    from dsql_server.processor.direct_read import DirectRead
     from dsql_server.processor.pushed_aggregates import PushedAggregates
 
 
@@ -28,6 +30,8 @@ class Scan:
     alias: str
     table: Table
     access: Access
+    #: the conditions that the access was chosen by
+    conjuncts: Sequence[Conjunct] = ()
     #: scans of the same table that this one's rows serve, too
     also: tuple[str, ...] = ()
 
@@ -68,6 +72,8 @@ class LoadPlan:
     sequences: SequenceUses | None = None
     #: some check may wait until COMMIT
     may_defer_checks: bool = False
+    #: the statement is a read that needs no engine once it has run
+    direct: DirectRead | None = None
     #: values of the parameters that stand for the text's literals; such a text has no other parameters
     literals: Sequence[bytes | None] = ()
 

@@ -10,6 +10,7 @@ from typing import Any
 from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.processor.access import Access, choose_access
 from dsql_server.processor.conditions import Conjunct, OtherColumn, conjuncts, count_conjuncts, initplan_outputs
+from dsql_server.processor.direct_read import read_directly
 from dsql_server.processor.limits import RowCount, limited, one_row, wanted_rows
 from dsql_server.processor.plan import LoadPlan, Scan
 from dsql_server.processor.targets import Targets
@@ -90,7 +91,7 @@ class PlanReader:
         for scan in self._ordered(pending):
             usable = [c for c in scan.conjuncts if not isinstance(c.operand, OtherColumn) or c.operand.alias in sources]
             access = self._limited(scan, choose_access(scan.table, usable, self._oids, sources))
-            self.result.scans.append(Scan(scan.alias, scan.table, access))
+            self.result.scans.append(Scan(scan.alias, scan.table, access, usable))
             sources[scan.alias] = scan.table
         self.result.scans = _without_duplicates(self.result.scans)
         unmerged = {scan.alias: scan.table for scan in pending if not scan.branch}
@@ -98,6 +99,8 @@ class PlanReader:
             self.result, self._state, self._targets, self._views, self._oids, self._not_parameters, unmerged
         )
         writes.read([node for node, _ in self._nodes], self._plan)
+        if not self._targets.renamed:
+            self.result.direct = read_directly(self._targets.statement, self._plan, self.result)
         return self.result
 
     @cached_property

@@ -80,6 +80,7 @@ class Planner:
         self.scans = 0  #: base scans in all plans made
         self.aggregates_pushed = 0  #: plans whose aggregates storage computes
         self.scans_narrowed = 0  #: of these, the ones that don't read their whole table
+        self.direct_reads = 0  #: statements that storage has answered without an engine
 
     async def open(self) -> None:
         """Connect to the pool's engine, once for each engine. Raises EngineError, EngineGone or OSError."""
@@ -100,6 +101,7 @@ class Planner:
             "scans": self.scans,
             "scans_narrowed": self.scans_narrowed,
             "aggregates_pushed": self.aggregates_pushed,
+            "direct_reads": self.direct_reads,
         }
 
     def may_read_tables(self, statement: Statement) -> bool:

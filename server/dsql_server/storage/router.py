@@ -79,9 +79,12 @@ class StorageRouter:
         """The values of the keys as of ``t``, in their order. Raises SnapshotTooOld."""
         if len(keys) == 1:
             return [self._node_of(keys[0]).get(keys[0], t)]
+        owners = [self._node_of(key) for key in keys]
+        if owners and owners.count(owners[0]) == len(owners):
+            return owners[0].get_many(keys, t)
         wanted: dict[StorageNode, list[int]] = {}
-        for at, key in enumerate(keys):
-            wanted.setdefault(self._node_of(key), []).append(at)
+        for at, owner in enumerate(owners):
+            wanted.setdefault(owner, []).append(at)
         values: list[bytes | None] = [None] * len(keys)
         for node, places in wanted.items():
             for at, value in zip(places, node.get_many([keys[at] for at in places], t), strict=True):

@@ -1,0 +1,327 @@
+"""Reads that need no engine: columns of stored rows, found by conditions that storage knows exactly.
+
+The engine has planned such a statement and has run it once in the session before (which checked the role's privileges
+and gave the row description). What it would do from then on is to take the loaded rows and send their columns back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from operator import ge, gt, le, lt
+from struct import Struct
+from typing import Any, NamedTuple
+
+from pglast import ast
+from pglast.enums import SetOperation
+
+from dsql_server.catalog.state import Table
+from dsql_server.encoding import type_oids as oids
+from dsql_server.encoding.keys import value_encoder
+from dsql_server.encoding.output import Output, binary_field, text_field
+from dsql_server.encoding.parameters import NotUnderstood, binary_from_text
+from dsql_server.encoding.rows import fields
+from dsql_server.interfaces.commit_path import StorageReader
+from dsql_server.interfaces.messages import Timestamp
+from dsql_server.processor.access import Access, Bound, PointGet
+from dsql_server.processor.conditions import TEXTS, OtherColumn, Parameter, count_conjuncts
+from dsql_server.processor.parse_tree import Node, is_a, parse_expression, walk
+from dsql_server.processor.plan import LoadPlan, Scan
+
+#: More rows than this are the engine's, which sends them piece by piece.
+DIRECT_ROWS_MAX = 2000
+_SCANS = frozenset({"Index Scan", "Index Only Scan", "Seq Scan"})
+_CONDITIONS = ("Index Cond", "Filter")
+_ORDERINGS: dict[str, Callable[[bytes, bytes], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
+#: Bytes of a value in binary format; the engine refuses any other number.
+_WIDTHS = {
+    oids.BOOL: 1, oids.INT2: 2, oids.INT4: 4, oids.INT8: 8, oids.UUID: 16, oids.DATE: 4, oids.TIMESTAMP: 8,
+    oids.TIMESTAMPTZ: 8,
+}  # fmt: skip
+_TEXTS = TEXTS | {oids.BPCHAR}
+#: As the modifier of a column: of a domain, whose values have other output functions and types.
+UNKNOWN_MODIFIER = 0
+_NULL = b"\xff\xff\xff\xff"
+_DATA_ROW = ord("D")
+_pack_head = Struct(">Bih").pack
+
+_Fields = list["bytes | None"]
+
+
+class Column(NamedTuple):
+    """One column of the answer: a field of the rows that one of the scans finds."""
+
+    scan: int
+    position: int  #: in a stored row, from 0
+    type_oid: int
+
+
+class DirectRead(NamedTuple):
+    """A statement that can be answered from storage. Scans find rows each by itself; the answer is their product."""
+
+    scans: tuple[Scan, ...]
+    columns: tuple[Column, ...]
+    parameter_oids: tuple[int, ...]
+
+    def answering(self, formats: Sequence[int], *, iso_dates: bool, zone_is_utc: bool) -> DirectAnswer | None:
+        """What answers executions with these result formats (0 text, 1 binary; none: text, one: for all).
+
+        None where some column's text can't be told here, or the formats aren't valid.
+        """
+        width = len(self.columns)
+        each = list(formats) * width if len(formats) == 1 else list(formats) or [0] * width
+        if len(each) != width or not set(each) <= {0, 1}:
+            return None
+        outputs: list[Output] = []
+        for column, result_format in zip(self.columns, each, strict=True):
+            if result_format:
+                outputs.append(binary_field)
+                continue
+            output = text_field(column.type_oid, iso_dates=iso_dates, zone_is_utc=zone_is_utc)
+            if output is None:
+                return None
+            outputs.append(output)
+        return DirectAnswer(self, outputs)
+
+
+class DirectAnswer:
+    """A direct read with the formats that its columns are sent in."""
+
+    def __init__(self, read: DirectRead, fields_of_columns: Sequence[Output]) -> None:
+        self._scans = [_ScanRows(scan.access) for scan in read.scans]
+        self._parameter_oids = read.parameter_oids
+        self._width = len(read.columns)
+        # Neighbouring columns of one scan are written together, once for each of its rows.
+        self._segments: list[tuple[int, list[tuple[int, Output]]]] = []
+        for column, field in zip(read.columns, fields_of_columns, strict=True):
+            if not self._segments or self._segments[-1][0] != column.scan:
+                self._segments.append((column.scan, []))
+            self._segments[-1][1].append((column.position, field))
+
+    def rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[bytes] | None:
+        """DataRow messages as of ``t``; None where the engine has to answer, with rows or with an error.
+
+        Raises one of :data:`dsql_server.processor.access.NOT_EXACT` for the same reason.
+        """
+        if len(bound.values) != len(self._parameter_oids):
+            return None
+        # Before any row is read: what the engine would refuse, it refuses even if there is none.
+        values = [
+            None if value is None else _exact(oid, value, value_format, bound.zone_is_utc)
+            for value, value_format, oid in zip(bound.values, bound.formats, self._parameter_oids, strict=True)
+        ]
+        bound = Bound(values, (1,) * len(values), bound.zone_is_utc)
+        operands = [scan.operands(bound) for scan in self._scans]
+        found: list[list[_Fields]] = []
+        count = 1
+        for scan, given in zip(self._scans, operands, strict=True):
+            rows = scan.rows(given, bound, storage, t) if given is not None and count else []
+            count *= len(rows)
+            if count > DIRECT_ROWS_MAX:
+                return None
+            found.append(rows)
+        return self._messages(found) if count else []
+
+    def _messages(self, found: list[list[_Fields]]) -> list[bytes]:
+        width = self._width
+        segments = [[_segment(row, columns) for row in found[scan]] for scan, columns in self._segments]
+        if len(found) == 1:
+            bodies = segments[0]
+        else:
+            places = [scan for scan, _ in self._segments]
+            bodies = [
+                b"".join([segment[chosen[place]] for segment, place in zip(segments, places, strict=True)])
+                for chosen in product(*(range(len(rows)) for rows in found))
+            ]
+        return [_pack_head(_DATA_ROW, len(body) + 6, width) + body for body in bodies]
+
+
+def _segment(row: _Fields, columns: list[tuple[int, Output]]) -> bytes:
+    """Some columns of a row, each with its length in front."""
+    return b"".join([_NULL if (value := row[at]) is None else field(value) for at, field in columns])
+
+
+class _ScanRows:
+    """One scan: the rows of its access path that meet all of its conditions."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._arity = access.table.arity
+        conditions = access.conditions.pushed
+        self._getters = [getter for _, _, _, getter in conditions]
+        if isinstance(access, PointGet):
+            assert access.table.primary_key is not None
+            # Rows are found by their key, so that's what it is.
+            key = {number - 1 for number in access.table.primary_key.columns}
+            checked = [at for at, c in enumerate(conditions) if c[2] != "=" or c[0] not in key]
+        elif type(access) is Access:
+            checked = []  # storage applies a full scan's conditions
+        else:
+            checked = list(range(len(conditions)))  # an index entry may point to a row that has changed since
+        self._checked = [(at, conditions[at][0], value_encoder(conditions[at][1]), conditions[at][2]) for at in checked]
+
+    def operands(self, bound: Bound) -> list[Any] | None:
+        """The conditions' values, encoded; None where one is NULL, which no row meets."""
+        values: list[Any] = []
+        for getter in self._getters:
+            value = None if getter is None else getter(bound)
+            if getter is not None and value is None:
+                return None
+            values.append(value)
+        return values
+
+    def rows(self, operands: list[Any], bound: Bound, storage: StorageReader, t: Timestamp) -> list[_Fields]:
+        arity = self._arity
+        rows = [fields(value) for _, value in self._access.rows(bound, storage, t)]
+        for row in rows:
+            if len(row) < arity:
+                row += [None] * (arity - len(row))
+        for at, column, encode, operator in self._checked:
+            test = _test(operator, encode, operands[at])
+            rows = [row for row in rows if test(row[column])]
+        return rows
+
+
+def _test(operator: str, encode: Callable[[bytes], bytes], operand: Any) -> Callable[[bytes | None], bool]:
+    if operator == "isnull":
+        return lambda field: field is None
+    if operator == "notnull":
+        return lambda field: field is not None
+    if operator == "=":
+        return lambda field: field is not None and encode(field) == operand
+    if operator == "in":
+        wanted = frozenset(operand)
+        return lambda field: field is not None and encode(field) in wanted
+    compare = _ORDERINGS[operator]
+    return lambda field: field is not None and compare(encode(field), operand)
+
+
+def _exact(type_oid: int, value: bytes, value_format: int, zone_is_utc: bool) -> bytes:
+    """A parameter's value in binary format. Raises NotUnderstood where the engine might refuse it."""
+    if value_format:
+        check_binary(type_oid, value)
+        return value
+    if type_oid in _TEXTS and b"\0" in value:
+        raise NotUnderstood("texts hold no zero bytes")
+    return binary_from_text(type_oid, value, zone_is_utc)
+
+
+def check_binary(type_oid: int, value: bytes) -> None:
+    """Raises NotUnderstood unless the engine certainly takes the bytes for a value of the type."""
+    width = _WIDTHS.get(type_oid)
+    if width is not None:
+        is_valid = len(value) == width and (type_oid != oids.BOOL or value in (b"\0", b"\1"))
+    elif type_oid in _TEXTS:
+        value.decode()
+        is_valid = b"\0" not in value
+    else:
+        is_valid = False
+    if not is_valid:
+        raise NotUnderstood("the engine has to look at the value")
+
+
+# -- which statements ------------------------------------------------------------------------------------------
+
+
+def read_directly(statement: Node, document: dict[str, Any], plan: LoadPlan) -> DirectRead | None:
+    """The direct read that a statement is, or None: a plain SELECT of columns, all of its conditions understood.
+
+    ``document`` is the engine's plan for ``statement``, ``plan`` what was read off it.
+    """
+    if not plan.plain_read or not is_plain_select(statement):
+        return None
+    nodes = _scans_below(document)
+    by_alias = {scan.alias: scan for scan in plan.scans}
+    if nodes is None or sorted(node["Alias"] for node in nodes) != sorted(by_alias):
+        return None
+    if sorted(t.relname for t in _tables_named(statement)) != sorted(scan.table.name for scan in plan.scans):
+        return None  # some are views
+    used: set[int] = set()
+    for node in nodes:
+        scan = by_alias[node["Alias"]]
+        if scan.also or not _is_exact(scan, node, used):
+            return None
+    if used != set(range(1, len(plan.parameter_oids) + 1)):
+        return None
+    order = [node["Alias"] for node in nodes]
+    columns = [_column(output, by_alias, order) for output in document.get("Output", ())]
+    known = [column for column in columns if column is not None]
+    if not known or len(known) != len(columns):
+        return None
+    return DirectRead(tuple(by_alias[alias] for alias in order), tuple(known), plan.parameter_oids)
+
+
+def is_plain_select(statement: Node) -> bool:
+    """Whether it is one SELECT from tables that has conditions and nothing else."""
+    if not is_a(statement, ast.SelectStmt) or not statement.fromClause or statement.op != SetOperation.SETOP_NONE:
+        return False
+    clauses = (
+        statement.distinctClause, statement.groupClause, statement.havingClause, statement.windowClause,
+        statement.sortClause, statement.limitCount, statement.limitOffset, statement.lockingClause,
+        statement.withClause, statement.intoClause, statement.valuesLists,
+    )  # fmt: skip
+    if any(clauses):
+        return False
+    return sum(is_a(node, ast.SelectStmt) for node in walk(statement)) == 1
+
+
+def _tables_named(statement: Node) -> list[Node]:
+    return [node for node in walk(statement) if is_a(node, ast.RangeVar)]
+
+
+def _scans_below(node: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The scans whose rows a plan pairs each with each; None if it does anything else."""
+    if node["Node Type"] in _SCANS and "Plans" not in node and "Relation Name" in node:
+        return [node]
+    if node["Node Type"] != "Nested Loop" or node.get("Join Type") != "Inner" or "Join Filter" in node:
+        return None
+    found = []
+    for child in node["Plans"]:
+        below = _scans_below(child)
+        if below is None:
+            return None
+        found += below
+    return found
+
+
+def _is_exact(scan: Scan, node: dict[str, Any], used: set[int]) -> bool:
+    """Whether storage knows all conditions of the scan's node; adds the parameters that they name to ``used``."""
+    if {"Recheck Cond", "One-Time Filter", "Order By"} & node.keys():
+        return False
+    if "Index Name" in node and node["Index Name"] not in _complete_indexes(scan.table):
+        return False  # conditions that the predicate of a partial index implies aren't printed
+    counts = [count_conjuncts(node[name]) for name in _CONDITIONS if name in node]
+    total = 0
+    for count in counts:
+        if count is None:
+            return False
+        total += count
+    if scan.access.pushed_count != total or len(scan.conjuncts) != total:
+        return False
+    for conjunct in scan.conjuncts:
+        if isinstance(conjunct.operand, OtherColumn):
+            return False
+        if isinstance(conjunct.operand, Parameter):
+            used.add(conjunct.operand.number)
+    return True
+
+
+def _complete_indexes(table: Table) -> set[str]:
+    indexes = (*table.indexes, *((table.primary_key,) if table.primary_key is not None else ()))
+    return {index.name for index in indexes if index.predicate is None}
+
+
+def _column(output: str, scans: dict[str, Scan], order: list[str]) -> Column | None:
+    """A printed output expression as a column of one of the scans, or None."""
+    node = parse_expression(output)
+    if node is None or not is_a(node, ast.ColumnRef) or not all(is_a(f, ast.String) for f in node.fields):
+        return None
+    *alias, name = [field.sval for field in node.fields]
+    if not alias and len(order) == 1:
+        alias = order  # with one relation, PostgreSQL prints bare names
+    if len(alias) != 1 or alias[0] not in scans:
+        return None
+    column = scans[alias[0]].table.by_name.get(name)
+    if column is None or column.modifier == UNKNOWN_MODIFIER:
+        return None
+    return Column(order.index(alias[0]), column.number - 1, column.type_oid)

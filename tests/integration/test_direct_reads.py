@@ -1,0 +1,243 @@
+"""Reads that storage answers without an engine are the answers that the engine gives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from dsql_server.testing import LocalCluster
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+COLUMNS = {
+    "k": "uuid", "b": "boolean", "i2": "smallint", "i4": "integer", "i8": "bigint", "t": "text", "v": "varchar(20)",
+    "c": "char(5)", "n": "numeric(38, 9)", "m": "numeric(12, 4)", "d": "date", "ts": "timestamp", "tz": "timestamptz",
+}  # fmt: skip
+_ZONE = timezone.utc
+#: Few values of each, the ends among them, so that conditions meet rows.
+VALUES: dict[str, list[Any]] = {
+    "k": [UUID(int=0), UUID(int=2**128 - 1), *(UUID(int=i << 100) for i in range(1, 7))],
+    "b": [True, False],
+    "i2": [-32768, -1, 0, 1, 32767],
+    "i4": [-(2**31), -1, 0, 7, 2**31 - 1],
+    "i8": [-(2**63), -1, 0, 7, 2**63 - 1],
+    "t": ["", "a", "A", "ab", "ä", "日本", "a\nb", "it's"],
+    "v": ["", "x", "y ", "z" * 20],
+    "c": ["", "a", "abc", "abcde"],
+    "n": [Decimal(x) for x in ("0", "0.00", "-1.50", "1e20", "1e-9", "NaN", "9999.9999")],
+    "m": [Decimal(x) for x in ("0", "1.5", "-12345678.1234", "0.0001")],
+    "d": [date(1, 1, 1), date(1999, 12, 31), date(2000, 1, 1), date(9999, 12, 31)],
+    "ts": [datetime(1, 1, 1), datetime(1999, 12, 31, 23, 59, 59, 999999), datetime(2024, 2, 29, 12, 30)],
+    "tz": [datetime(1970, 1, 1, tzinfo=_ZONE), datetime(2024, 2, 29, 1, 2, 3, 40, tzinfo=timezone(timedelta(hours=3)))],
+}
+ROUNDS = 120
+
+
+def direct_reads(cluster: LocalCluster) -> int:
+    counted: int = cluster.metrics()["planner"]["direct_reads"]
+    return counted
+
+
+@pytest.fixture
+def connection(dsql_cluster: LocalCluster, dsql_url: str) -> Iterator[Connection]:
+    with dsql_cluster.connect(autocommit=True) as connected:
+        yield connected
+
+
+def ask(connection: Connection, text: str, values: tuple[Any, ...], prepare: bool, binary: bool) -> Any:
+    """The rows, sorted, or the error's SQLSTATE and text."""
+    try:
+        cursor = connection.cursor(binary=binary, row_factory=tuple_row)
+        return sorted(map(repr, cursor.execute(sql.SQL(text), values, prepare=prepare)))
+    except psycopg.Error as error:
+        return error.sqlstate, str(error)
+
+
+def wait_for_jobs(connection: Connection) -> None:
+    for (job,) in connection.execute("SELECT job_id FROM sys.jobs").fetchall():
+        connection.execute("CALL sys.wait_for_job(%s)", (job,))
+
+
+def filled(connection: Connection, rng: random.Random) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    connection.execute(f"CREATE TABLE one (id int PRIMARY KEY, {columns})")
+    connection.execute(f"CREATE TABLE two (id int, line int, {columns}, PRIMARY KEY (id, line))")
+    for name in ("k", "tz", "n", "t"):
+        connection.execute(f"CREATE INDEX ASYNC ON one ({name}, i4)")
+        connection.execute(f"CREATE INDEX ASYNC ON two ({name})")
+    wait_for_jobs(connection)
+    for i in range(40):
+        row = [rng.choice([*VALUES[name], None]) for name in COLUMNS]
+        marks = ", ".join(["%s"] * len(row))
+        connection.execute(f"INSERT INTO one VALUES ({i}, {marks})", row)
+        connection.execute(f"INSERT INTO two VALUES ({i // 3}, {i % 3}, {marks})", row)
+
+
+def condition(rng: random.Random, alias: str) -> tuple[str, list[str]]:
+    """A condition on a column, and the columns that its parameters are values of."""
+    name = rng.choice(list(COLUMNS))
+    form = rng.choice(
+        ["{} = %s", "{} = %s", "{} >= %s", "{} < %s", "{} BETWEEN %s AND %s", "{} IS NOT NULL", "{} IS NULL"]
+    )
+    return form.format(f"{alias}.{name}"), [name] * form.count("%s")
+
+
+def query(rng: random.Random) -> tuple[str, list[str]]:
+    """A statement that could be direct, and the columns of its parameters."""
+    tables = rng.choice([["one o"], ["two w"], ["one o", "two w"]])
+    conditions: list[str] = []
+    parameters: list[str] = []
+    for alias in (table[-1] for table in tables):
+        for _ in range(rng.randint(1, 2)):
+            text, names = condition(rng, alias)
+            conditions.append(text)
+            parameters += names
+    aliases = [table[-1] for table in tables]
+    names = [f"{rng.choice(aliases)}.{name}" for name in rng.sample(list(COLUMNS), rng.randint(1, 5))]
+    columns = rng.choice([", ".join(names), "*", ", ".join(f"{alias}.*" for alias in reversed(aliases))])
+    return f"SELECT {columns} FROM {', '.join(tables)} WHERE {' AND '.join(conditions)}", parameters
+
+
+def test_random_reads_are_answered_as_by_the_engine(dsql_cluster: LocalCluster, connection: Connection) -> None:
+    rng = random.Random(20)
+    filled(connection, rng)
+    before, found = direct_reads(dsql_cluster), 0
+    for _ in range(ROUNDS):
+        text, parameters = query(rng)
+        for binary in (False, True):
+            for _ in range(4):
+                values = tuple(
+                    rng.choice([*VALUES[name], None]) if rng.random() < 0.1 else rng.choice(VALUES[name])
+                    for name in parameters
+                )
+                expected = ask(connection, text, values, prepare=False, binary=binary)
+                assert ask(connection, text, values, prepare=True, binary=binary) == expected, (text, values)
+                found += len(expected)
+    # One in four is the engine's, to learn from, and others have values that only the engine takes.
+    assert direct_reads(dsql_cluster) - before > 3 * ROUNDS
+    assert found > 10 * ROUNDS
+
+
+def test_values_that_the_engine_refuses(dsql_cluster: LocalCluster, connection: Connection) -> None:
+    connection.execute("CREATE TABLE one (id int PRIMARY KEY, k uuid, t text)")
+    for column, good, bad in (
+        ("id", "7", ("seven", "99999999999", "")),
+        ("k", str(UUID(int=5)), ("5", str(UUID(int=5)) + "0")),
+    ):
+        text = f"SELECT t FROM one WHERE {column} = %s"
+        for _ in range(3):
+            connection.execute(sql.SQL(text), (good,), prepare=True)
+        before = direct_reads(dsql_cluster)
+        for value in bad:
+            expected = ask(connection, text, (value,), prepare=False, binary=False)
+            assert expected[0][:2] == "22"
+            assert ask(connection, text, (value,), prepare=True, binary=False)[0] == expected[0]
+        assert direct_reads(dsql_cluster) == before
+
+
+READ = "SELECT t FROM one WHERE id = %s"
+
+
+@pytest.fixture
+def read(connection: Connection) -> Connection:
+    """A session in which READ is answered directly."""
+    connection.execute("CREATE TABLE one (id int PRIMARY KEY, t text, at timestamptz)")
+    connection.execute("INSERT INTO one VALUES (1, 'one', '2024-01-02 03:04:05+00'), (2, 'two', NULL)")
+    for _ in range(3):
+        assert connection.execute(READ, (1,), prepare=True).fetchall() == [("one",)]
+    return connection
+
+
+def values(connection: Connection, key: int) -> list[Any]:
+    return [value for (value,) in connection.execute(READ, (key,), prepare=True)]
+
+
+def test_a_block_sees_its_own_writes_and_its_snapshot(dsql_cluster: LocalCluster, read: Connection) -> None:
+    with dsql_cluster.connect(autocommit=True) as other:
+        read.execute("BEGIN")
+        before = direct_reads(dsql_cluster)
+        assert values(read, 1) == ["one"]
+        assert direct_reads(dsql_cluster) == before + 1
+        other.execute("UPDATE one SET t = 'ONE' WHERE id = 1")
+        assert values(read, 1) == ["one"]
+        read.execute("UPDATE one SET t = 'zwei' WHERE id = 2")
+        assert values(read, 2) == ["zwei"]
+        assert values(read, 1) == ["one"]
+        read.execute("COMMIT")
+    assert values(read, 1) == ["ONE"]
+    assert values(read, 2) == ["zwei"]
+
+
+def test_a_failed_block_answers_nothing(read: Connection) -> None:
+    read.execute("BEGIN")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        read.execute("SELECT * FROM nothing")
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        values(read, 1)
+    read.execute("ROLLBACK")
+    assert values(read, 1) == ["one"]
+
+
+def test_a_catalog_that_moved_on_ends_the_block(dsql_cluster: LocalCluster, read: Connection) -> None:
+    read.execute("BEGIN")
+    assert values(read, 1) == ["one"]
+    with dsql_cluster.connect(autocommit=True) as other:
+        other.execute("ALTER TABLE one ADD COLUMN more int")
+    with pytest.raises(psycopg.errors.SerializationFailure, match="OC001"):
+        values(read, 1)
+    read.execute("ROLLBACK")
+    assert values(read, 1) == ["one"]
+
+
+def test_a_privilege_that_is_taken_away_is_gone(dsql_cluster: LocalCluster, read: Connection) -> None:
+    role = "direct_reader"
+    read.execute(f"CREATE ROLE {role} WITH LOGIN")
+    try:
+        read.execute(f"GRANT SELECT ON one TO {role}")
+        read.execute(f"AWS IAM GRANT {role} TO 'arn:aws:iam::123456789012:role/{role}'")
+        with dsql_cluster.connect(role, autocommit=True) as reader:
+            before = direct_reads(dsql_cluster)
+            for _ in range(3):
+                assert values(reader, 2) == ["two"]
+            assert direct_reads(dsql_cluster) > before
+            read.execute(f"REVOKE SELECT ON one FROM {role}")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                values(reader, 2)
+    finally:
+        read.execute(f"REVOKE ALL ON one FROM {role}")
+        read.execute(f"AWS IAM REVOKE {role} FROM 'arn:aws:iam::123456789012:role/{role}'")
+        read.execute(f"DROP ROLE {role}")
+
+
+def test_settings_that_values_texts_depend_on(read: Connection) -> None:
+    def at() -> Any:
+        cursor = read.cursor()
+        cursor.execute("SELECT at FROM one WHERE id = %s", (1,), prepare=True)
+        assert cursor.pgresult is not None
+        return cursor.pgresult.get_value(0, 0)
+
+    for _ in range(3):
+        assert at() == b"2024-01-02 03:04:05+00"
+    read.execute("SET TimeZone = 'Asia/Tokyo'")
+    for _ in range(2):
+        assert at() == b"2024-01-02 12:04:05+09"
+    read.execute("SET TimeZone = 'UTC'")
+    read.execute("SET DateStyle = 'German'")
+    for _ in range(2):
+        assert at() == b"02.01.2024 03:04:05 UTC"
+
+
+def test_an_acknowledged_write_is_seen(dsql_cluster: LocalCluster, read: Connection) -> None:
+    with dsql_cluster.connect(autocommit=True) as writer:
+        for i in range(20):
+            writer.execute("UPDATE one SET t = %s WHERE id = 1", (str(i),))
+            assert values(read, 1) == [str(i)]
