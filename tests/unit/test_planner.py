@@ -149,7 +149,8 @@ def test_views_that_rename_columns_do_not_narrow(planner: Planner, engine: Engin
     engine.plan = scan(USERS, "s", Index_Cond="(s.id = $1)")
     found = plan(planner, "SELECT * FROM v WHERE age = $1")
     assert [s.access.describe for s in found.scans] == ["full scan"]
-    assert planner.metrics() == {"planned": 1, "scans": 1, "scans_narrowed": 0, "aggregates_pushed": 0}
+    metrics = planner.metrics()
+    assert (metrics["planned"], metrics["scans"], metrics["scans_narrowed"]) == (1, 1, 0)
 
 
 def test_functions_that_read_tables_load_them_all(planner: Planner, engine: Engine) -> None:
