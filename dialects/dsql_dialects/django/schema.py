@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +34,8 @@ from dsql_dialects.django.schema_statements import (
 )
 from dsql_dialects.django.schema_steps import Backfill, CopyRows, Ddl, PointOfNoReturn, RestartIdentity, Step
 
+logger = logging.getLogger("django.db.backends.schema")
+
 _DDL = re.compile(r"^\s*(CREATE|ALTER|DROP|COMMENT|GRANT|REVOKE|ANALYZE|TRUNCATE|REINDEX)\b", re.IGNORECASE)
 
 #: What DSQL says to a statement whose work is done already: it exists (table, index; column; constraint), it doesn't.
@@ -52,6 +55,8 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         "CREATE UNIQUE INDEX ASYNC %(name)s ON %(table)s (%(columns)s)%(include)s%(nulls_distinct)s%(condition)s"
     )
     sql_delete_index_concurrently = PostgresqlSchemaEditor.sql_delete_index
+    sql_create_check = ADD_CHECK[0]
+    sql_create_fk = ADD_FOREIGN_KEY[0]
     # Without SET CONSTRAINTS: that would be a second statement in the transaction.
     sql_delete_fk = PostgresqlSchemaEditor.sql_delete_constraint
     sql_create_column_inline_fk = None
@@ -109,13 +114,15 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             self._run_ddl(self._journal.statement(step.sql), step)
 
     def _run_ddl(self, key: str, step: Ddl) -> None:
+        logger.debug("%s; (params %r)", step.sql, None, extra={"params": None, "sql": step.sql})
         if self.collect_sql:
             self.collected_sql.append(step.sql + ("" if step.sql.rstrip().endswith(";") else ";"))
             return
         if self.connection.in_atomic_block and _DDL.match(step.sql):
             raise TransactionManagementError(
-                f"a DDL statement can't run inside atomic(): Aurora DSQL takes one a transaction, and no other "
-                f"statement beside it: {step.sql}"
+                "Executing DDL statements while in a transaction on databases that can't perform a rollback is "
+                "prohibited. Aurora DSQL takes one DDL statement a transaction and no other statement beside it; run "
+                f"this one outside of atomic(): {step.sql}"
             )
         if self._journal.is_done(key):
             return
@@ -320,7 +327,11 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         addition = FieldAddition(self, model, field)
         self._run_plan(addition.steps)
         if field.remote_field and field.db_constraint:
-            self.deferred_sql.append(self._create_fk_sql(model, field, "_fk_%(to_table)s_%(to_column)s"))
+            statement = self._create_fk_sql(model, field, "_fk_%(to_table)s_%(to_column)s")
+            if self._can_be_inline(statement):
+                self.execute(statement, None)
+            else:
+                self.deferred_sql.append(statement)
         self.deferred_sql.extend(self._field_indexes_sql(model, field))
 
     def remove_field(self, model: Any, field: Any) -> None:

@@ -44,15 +44,18 @@ class FieldAlteration(FieldChange):
         self._loses_identity = bool(
             old_field.db_type_suffix(connection=connection) and not new_field.db_type_suffix(connection=connection)
         )
+        self._old_name, self._new_name = self.column_name(old_field), self.column_name(new_field)
         self._dropped_incoming: list[Constraint] = []
 
     def steps(self) -> list[Step]:
         """All of them, in order."""
+        if self._changes_nothing:
+            return []
         self._table = self.editor.read_table(self.model._meta.db_table)
-        column = self._table.column(self._old.column)
+        column = self._table.column(self._old_name)
         if column is None and self._table.exists:
             raise NotSupportedError(
-                f"table {self._table.name} has no column {self._old.column}, which field {self._new.name} of model "
+                f"table {self._table.name} has no column {self._old_name}, which field {self._new.name} of model "
                 f"{self.model._meta.label} is to change: the database isn't what the migrations say"
             )
         return list(self._all_steps())
@@ -80,6 +83,23 @@ class FieldAlteration(FieldChange):
         if getattr(self._old, "db_comment", None) != getattr(self._new, "db_comment", None):
             yield from self.comment(self._new)
 
+    @property
+    def _changes_nothing(self) -> bool:
+        """Whether only Python's side changes; then not even the catalog is read."""
+        old, new = self._old, self._new
+        checks = self._checks()
+        return bool(
+            self._old_type == self._new_type
+            and self._old_name == self._new_name
+            and (old.null, old.unique, old.db_index, old.primary_key)
+            == (new.null, new.unique, new.db_index, new.primary_key)
+            and not (self._gains_identity or self._loses_identity or self._foreign_key_changes)
+            and bool(old.remote_field and old.db_constraint) == bool(new.remote_field and new.db_constraint)
+            and checks[0] == checks[1]
+            and self.database_default(old) == self.database_default(new)
+            and getattr(old, "db_comment", None) == getattr(new, "db_comment", None)
+        )
+
     # What stands in the way
 
     @property
@@ -98,14 +118,14 @@ class FieldAlteration(FieldChange):
 
     def _drop_own_foreign_key(self) -> Iterator[Step]:
         if self._foreign_key_changes:
-            found = self._table.of_column(self._old.column, FOREIGN_KEY)
+            found = self._table.of_column(self._old_name, FOREIGN_KEY)
             self._expect_one(found, "foreign key")
             yield from map(self._drop, found)
 
     def _drop_unique(self) -> Iterator[Step]:
         became_key = self.editor._field_became_primary_key(self._old, self._new)
         if self._old.unique and not self._old.primary_key and (not self._new.unique or became_key):
-            found = [c for c in self._table.of_column(self._old.column, UNIQUE) if c.name not in self.meta_constraints]
+            found = [c for c in self._table.of_column(self._old_name, UNIQUE) if c.name not in self.meta_constraints]
             self._expect_one(found, "unique")
             yield from map(self._drop, found)
 
@@ -120,7 +140,7 @@ class FieldAlteration(FieldChange):
             return
         own = (c for c in self._table.constraints if c.type == FOREIGN_KEY and c.referenced_table == c.table)
         for constraint in [*self._table.incoming, *own]:
-            if self._old.column in constraint.referenced_columns:
+            if self._old_name in constraint.referenced_columns:
                 self._dropped_incoming.append(constraint)
                 yield self._drop(constraint)
 
@@ -139,7 +159,7 @@ class FieldAlteration(FieldChange):
         return [
             index
             for index in self._table.indexes
-            if index.key_columns == (self._old.column,)
+            if index.key_columns == (self._old_name,)
             and index.constraint is None
             and not index.unique
             and not index.partial
@@ -155,7 +175,7 @@ class FieldAlteration(FieldChange):
     def _drop_check(self) -> Iterator[Step]:
         old, new = self._checks()
         if old != new and old:
-            found = [c for c in self._table.of_column(self._old.column, CHECK) if c.name not in self.meta_constraints]
+            found = [c for c in self._table.of_column(self._old_name, CHECK) if c.name not in self.meta_constraints]
             self._expect_one(found, "check")
             yield from map(self._drop, found)
 
@@ -181,7 +201,7 @@ class FieldAlteration(FieldChange):
         if self._strict and len(found) != 1:
             raise ValueError(
                 f"Found wrong number ({len(found)}) of {kind} constraints for "
-                f"{self.model._meta.db_table}.{self._old.column}"
+                f"{self.model._meta.db_table}.{self._old_name}"
             )
 
     # The column itself
@@ -189,7 +209,7 @@ class FieldAlteration(FieldChange):
     @property
     def _needs_rebuild(self) -> bool:
         key = self._table.primary_key
-        in_key = self._old.column in key.columns if key is not None else self._old.primary_key
+        in_key = self._old_name in key.columns if key is not None else self._old.primary_key
         return bool(
             self._old.primary_key != self._new.primary_key
             or self._gains_identity
@@ -208,7 +228,7 @@ class FieldAlteration(FieldChange):
         return value
 
     def _replace_column(self) -> Iterator[Step]:
-        column = self._table.column(self._old.column)
+        column = self._table.column(self._old_name)
         kept = column.default if column is not None and not self.editor.has_database_default(self._old) else None
         comment = column.comment if column is not None else None
         if column is not None and column.identity is not None:
@@ -217,9 +237,9 @@ class FieldAlteration(FieldChange):
                 f"{self._new.name} of model {self.model._meta.label} can't give it type {self._new_type}"
             )
         new = NewColumn(
-            self._old.column,
+            self._old_name,
             self._new_type,
-            self._value(self.quote(self._old.column)),
+            self._value(self.quote(self._old_name)),
             not self._new.null,
             self.database_default(self._new) or kept,
             self.editor.quote_value(comment) if comment else None,
@@ -227,16 +247,16 @@ class FieldAlteration(FieldChange):
         yield from ColumnReplacement(self._table, new, self.quote).steps()
 
     def _rebuild(self) -> Iterator[Step]:
-        changes = {self._old.column: (self._new, self._value(self.quote(self._old.column)))}
+        changes = {self._old_name: (self._new, self._value(self.quote(self._old_name)))}
         for old_rel, new_rel in self._relations():
             if new_rel.related_model._meta.db_table == self.model._meta.db_table:
                 name = old_rel.field.column
                 changes[name] = (new_rel.field, f"{self.quote(name)}::{new_rel.field.db_type(self.editor.connection)}")
         key = self._table.primary_key.columns if self._table.primary_key else ()
-        if self._new.primary_key and self._old.column not in key:
-            key = (self._old.column,)
+        if self._new.primary_key and self._old_name not in key:
+            key = (self._old_name,)
         elif self._old.primary_key and not self._new.primary_key:
-            key = tuple(name for name in key if name != self._old.column)
+            key = tuple(name for name in key if name != self._old_name)
         columns, values = [], {}
         for column in self._table.columns:
             if column.name in changes:
@@ -266,20 +286,20 @@ class FieldAlteration(FieldChange):
                 )
 
     def _rename(self) -> Iterator[Step]:
-        if self._old.column == self._new.column:
+        if self._old_name == self._new_name:
             return
-        old, new = self.quote(self._old.column), self.quote(self._new.column)
+        old, new = self.quote(self._old_name), self.quote(self._new_name)
         yield self.alter(
             f"RENAME COLUMN {old} TO {new}", f"ALTER TABLE {self._table.name} RENAME COLUMN {new} TO {old}"
         )
         _, bare = split_table(self._table.name)
-        for check in self._table.not_null_checks(self._old.column):
-            if check.name == not_null_name(bare, self._old.column):
-                name = self.quote(not_null_name(bare, self._new.column))
+        for check in self._table.not_null_checks(self._old_name):
+            if check.name == not_null_name(bare, self._old_name):
+                name = self.quote(not_null_name(bare, self._new_name))
                 yield self.alter(f"RENAME CONSTRAINT {self.quote(check.name)} TO {name}")
 
     def _change_in_place(self) -> Iterator[Step]:
-        old, new, name = self._old, self._new, self.quote(self._new.column)
+        old, new, name = self._old, self._new, self.quote(self._new_name)
         if self._loses_identity:
             yield self.alter(f"ALTER COLUMN {name} DROP IDENTITY IF EXISTS")
         permanent = self.database_default(new)
@@ -297,7 +317,7 @@ class FieldAlteration(FieldChange):
             yield from self._allow_nulls(name)
 
     def _refuse_nulls(self, name: str, permanent: str | None) -> Iterator[Step]:
-        if self._table.is_not_null(self._old.column):
+        if self._table.is_not_null(self._old_name):
             return
         default = self.default(self._new)
         temporary = permanent is None and default is not None
@@ -308,17 +328,17 @@ class FieldAlteration(FieldChange):
             )
         if default is not None:
             yield Backfill(self._table.name, f"{name} = {default}", f"{name} IS NULL", self.key(self._table))
-        yield from self.not_null(self._new.column)
+        yield from self.not_null(self._new_name)
         if temporary:
             yield self.alter(f"ALTER COLUMN {name} DROP DEFAULT")
 
     def _allow_nulls(self, name: str) -> Iterator[Step]:
-        column = self._table.column(self._old.column)
-        for check in self._table.not_null_checks(self._old.column):
+        column = self._table.column(self._old_name)
+        for check in self._table.not_null_checks(self._old_name):
             final = check.name
             _, bare = split_table(self._table.name)
-            if self._old.column != self._new.column and check.name == not_null_name(bare, self._old.column):
-                final = not_null_name(bare, self._new.column)
+            if self._old_name != self._new_name and check.name == not_null_name(bare, self._old_name):
+                final = not_null_name(bare, self._new_name)
             yield self.alter(f"DROP CONSTRAINT {self.quote(final)}")
         if column is None or column.not_null:
             yield self.alter(f"ALTER COLUMN {name} DROP NOT NULL")
@@ -380,7 +400,7 @@ class FieldAlteration(FieldChange):
     def _add_incoming_foreign_keys(self) -> Iterator[Step]:
         for constraint in self._dropped_incoming:
             name, definition = self.quote(constraint.name), constraint.definition
-            if self._old.column != self._new.column:
+            if self._old_name != self._new_name:
                 definition = self._refer_to_new_name(constraint)
             drop = f"ALTER TABLE {constraint.table} DROP CONSTRAINT IF EXISTS {name}"
             yield Ddl(f"ALTER TABLE {constraint.table} ADD CONSTRAINT {name} {definition} NOT VALID", (drop,))
@@ -390,7 +410,7 @@ class FieldAlteration(FieldChange):
     def _refer_to_new_name(self, constraint: Constraint) -> str:
         match = _REFERENCES.match(constraint.definition)
         assert match is not None, constraint.definition
-        names = [self._new.column if n == self._old.column else n for n in constraint.referenced_columns]
+        names = [self._new_name if n == self._old_name else n for n in constraint.referenced_columns]
         return f"{match[1]}({', '.join(map(self.quote, names))}){match[3] or ''}"
 
     def _add_check(self) -> Iterator[Step]:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dsql_dialects.django.schema_names import NOT_NULL_SUFFIX
+
 #: PostgreSQL's one-letter constraint types.
 CHECK, FOREIGN_KEY, PRIMARY_KEY, UNIQUE = "c", "f", "p", "u"
 
@@ -50,8 +52,9 @@ class Constraint:
 
     @property
     def not_null_column(self) -> str | None:
-        """The column if this is ``CHECK (column IS NOT NULL)``, which stands for NOT NULL on a column added later."""
-        return self.columns[0] if self.type == CHECK and _NOT_NULL_CHECK.match(self.definition) else None
+        """The column if this is a check that stands for NOT NULL on a column that was added later."""
+        ours = self.type == CHECK and self.name.endswith(NOT_NULL_SUFFIX) and _NOT_NULL_CHECK.match(self.definition)
+        return self.columns[0] if ours else None
 
 
 @dataclass(frozen=True)

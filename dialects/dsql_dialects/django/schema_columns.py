@@ -14,7 +14,7 @@ from typing import Any
 from django.db import NotSupportedError
 
 from dsql_dialects.django.schema_catalog import CHECK, FOREIGN_KEY, UNIQUE, Constraint, Table
-from dsql_dialects.django.schema_names import not_null_name, split_table, temporary_name
+from dsql_dialects.django.schema_names import NOT_NULL_SUFFIX, not_null_name, shortened, split_table, temporary_name
 from dsql_dialects.django.schema_steps import Backfill, Ddl, PointOfNoReturn, Step
 
 #: Types without an equality operator.
@@ -101,7 +101,7 @@ class ColumnReplacement:
     def _not_null_name(self) -> str:
         final = not_null_name(self._bare_table, self._column.name)
         taken = {constraint.name for constraint in self._table.constraints}
-        return temporary_name(final, "new") if final in taken else final
+        return shortened(final.removesuffix(NOT_NULL_SUFFIX), f"__new{NOT_NULL_SUFFIX}") if final in taken else final
 
     def _copy(self, constraint: Constraint) -> Iterator[Step]:
         if constraint.type in (CHECK, FOREIGN_KEY):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from django.db.backends.utils import strip_quotes
+
 from dsql_dialects.django.schema_catalog import Column, Table
 from dsql_dialects.django.schema_names import not_null_name, split_table
 from dsql_dialects.django.schema_rebuild import TableRebuild
@@ -32,6 +34,10 @@ class FieldChange:
         self.model = model
         self.quote = editor.quote_name
         self.table_name = editor.quote_name(model._meta.db_table)
+
+    def column_name(self, field: Any) -> str:
+        """The column's name as the catalog has it; ``db_column`` may be given in quotes."""
+        return str(strip_quotes(field.column))
 
     @property
     def meta_constraints(self) -> set[str]:
@@ -89,7 +95,7 @@ class FieldChange:
     def comment(self, field: Any) -> Iterator[Step]:
         """``db_comment``."""
         comment = self.editor.quote_value(getattr(field, "db_comment", None) or "")
-        yield Ddl(f"COMMENT ON COLUMN {self.table_name}.{self.quote(field.column)} IS {comment}")
+        yield Ddl(f"COMMENT ON COLUMN {self.table_name}.{self.quote(self.column_name(field))} IS {comment}")
 
 
 class FieldAddition(FieldChange):
@@ -119,7 +125,7 @@ class FieldAddition(FieldChange):
             yield from self.comment(field)
 
     def _add_and_fill(self, table: Table) -> Iterator[Step]:
-        field, name = self._field, self.quote(self._field.column)
+        field, name = self._field, self.quote(self.column_name(self._field))
         drop = f"ALTER TABLE {self.table_name} DROP COLUMN IF EXISTS {name}"
         yield self.alter(f"ADD COLUMN {name} {self._params['type']}", drop)
         permanent, default = self.database_default(field), self.default(field)
@@ -130,7 +136,7 @@ class FieldAddition(FieldChange):
         if default is not None and (permanent is not None or temporary):
             yield Backfill(self.table_name, f"{name} = {default}", f"{name} IS NULL", self.key(table))
         if not field.null:
-            yield from self.not_null(field.column)
+            yield from self.not_null(self.column_name(field))
         if temporary:
             yield self.alter(f"ALTER COLUMN {name} DROP DEFAULT")
 
@@ -149,7 +155,7 @@ class FieldAddition(FieldChange):
             generated = self.editor.composed(*field.generated_sql(self.editor.connection))
         permanent = self.database_default(field)
         column = Column(
-            field.column,
+            self.column_name(field),
             self._params["type"],
             not_null=not field.null and generated is None,
             default=permanent,
@@ -161,8 +167,10 @@ class FieldAddition(FieldChange):
         value = None if fills_itself else self.default(field)
         key = table.primary_key.columns if table.primary_key else ()
         if field.primary_key:
-            key = (field.column,)
-        yield from TableRebuild(table, [*table.columns, column], {field.column: value}, key, self.quote).steps()
+            key = (self.column_name(field),)
+        yield from TableRebuild(
+            table, [*table.columns, column], {self.column_name(field): value}, key, self.quote
+        ).steps()
 
 
 class FieldRemoval(FieldChange):
@@ -174,7 +182,7 @@ class FieldRemoval(FieldChange):
 
     def steps(self) -> list[Step]:
         """All of them, in order."""
-        name = self._field.column
+        name = self.column_name(self._field)
         if not self._field.primary_key:
             return [self.alter(f"DROP COLUMN {self.quote(name)} CASCADE")]
         table = self.editor.read_table(self.model._meta.db_table)

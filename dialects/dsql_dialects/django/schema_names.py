@@ -9,6 +9,9 @@ NAME_BYTES_MAX = 63
 
 _DIGEST_DIGITS = 8
 
+#: By this a check that stands for NOT NULL is told from one that a model asks for.
+NOT_NULL_SUFFIX = "_not_null"
+
 
 def temporary_name(name: str, purpose: str) -> str:
     """A name derived from another one, the same in every run.
@@ -16,7 +19,7 @@ def temporary_name(name: str, purpose: str) -> str:
     :param name: not quoted.
     :param purpose: a word that goes behind it.
     """
-    return shortened(f"{name}__{purpose}", f"{name}__{purpose}")
+    return shortened(name, f"__{purpose}")
 
 
 def not_null_name(table: str, column: str) -> str:
@@ -24,15 +27,14 @@ def not_null_name(table: str, column: str) -> str:
 
     :param table: not quoted, without schema.
     """
-    return shortened(f"{table}_{column}_not_null", f"{table}.{column}")
+    return shortened(f"{table}_{column}", NOT_NULL_SUFFIX)
 
 
-def shortened(name: str, source: str) -> str:
-    """``name``, or its beginning and a digest of ``source`` if it is too long."""
-    if len(name.encode()) <= NAME_BYTES_MAX:
-        return name
-    digest = hashlib.sha256(source.encode()).hexdigest()[:_DIGEST_DIGITS]
-    tail = f"__{digest}"
+def shortened(name: str, suffix: str) -> str:
+    """``name`` and ``suffix``; if that is too long, a digest stands for the end of ``name``."""
+    if len((name + suffix).encode()) <= NAME_BYTES_MAX:
+        return name + suffix
+    tail = f"_{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_DIGITS]}{suffix}"
     return name.encode()[: NAME_BYTES_MAX - len(tail)].decode(errors="ignore") + tail
 
 

@@ -77,7 +77,9 @@ class TableRebuild:
         yield self._copy()
         for column in self._columns:
             if column.identity is not None:
-                yield RestartIdentity(self._table.name, self._new, column.name)
+                old = self._table.column(column.name)
+                had_identity = old is not None and old.identity is not None
+                yield RestartIdentity(self._table.name, self._new, column.name, had_identity)
         for index in self._indexes:
             if index.constraint is None:
                 yield Ddl(index.create_sql(self._quote(temporary_name(index.name, "new")), self._new))

@@ -54,9 +54,9 @@ class RowMover:
     def restart_identity(self, step: RestartIdentity) -> None:
         """Set the identity's next value."""
         quoted = self._connection.ops.quote_name(step.column)
-        (highest,) = self._row(f"SELECT coalesce(max({quoted}), 0) FROM {step.source}")
-        (sequence,) = self._row("SELECT pg_get_serial_sequence(%s, %s)", (step.source, step.column))
-        if sequence is not None:
+        (highest,) = self._row(f"SELECT coalesce(max({quoted}), 0) FROM {step.target}")
+        if step.source_has_identity:
+            (sequence,) = self._row("SELECT pg_get_serial_sequence(%s, %s)", (step.source, step.column))
             last, is_called = self._row(f"SELECT last_value, is_called FROM {sequence}")
             highest = max(highest, last if is_called else last - 1)
         self._run(f"ALTER TABLE {step.target} ALTER COLUMN {quoted} RESTART WITH {int(highest) + 1}", ())

@@ -42,11 +42,12 @@ class CopyRows:
 
 @dataclass(frozen=True)
 class RestartIdentity:
-    """Let the identity of ``target`` go on behind every value that ``source`` has or gave out."""
+    """Let the identity of ``target`` go on behind every value that it has or that ``source`` gave out."""
 
     source: str  #: quoted
     target: str  #: quoted
     column: str  #: not quoted
+    source_has_identity: bool
 
 
 @dataclass(frozen=True)
