@@ -124,6 +124,16 @@ class DatabaseFeatures(PostgresqlFeatures):
     create_test_procedure_with_int_param_sql = None
 
     @property
+    def introspected_field_types(self) -> dict[str, str]:
+        """Keys are bigint identities, and addresses are text."""
+        return {
+            **super().introspected_field_types,
+            "AutoField": "BigAutoField",
+            "SmallAutoField": "BigAutoField",
+            "GenericIPAddressField": "CharField",
+        }
+
+    @property
     def uses_savepoints(self) -> bool:
         """SAVEPOINT is refused. For the blocks of test cases, which is all that asks for it, isolation.py stands in."""
         return self.connection.isolation is not None

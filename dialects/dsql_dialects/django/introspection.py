@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.backends.postgresql.introspection import DatabaseIntrospection as PostgresqlIntrospection
+from django.db.models import Index
 
 from dsql_dialects.django.schema_journal import JOURNAL_TABLE
 from dsql_dialects.django.schema_names import NOT_NULL_SUFFIX
+
+#: What pg_am calls the one kind of index that there is; older answers have PostgreSQL's name.
+INDEX_ACCESS_METHODS = ("btree_index", "btree")
 
 _NOT_NULL_CHECKS = """
     SELECT k.conname, a.attname
@@ -26,7 +30,7 @@ class DatabaseIntrospection(PostgresqlIntrospection):
     the check isn't.
     """
 
-    index_default_access_method = "btree_index"
+    index_default_access_method = INDEX_ACCESS_METHODS[0]
     ignored_tables = [*PostgresqlIntrospection.ignored_tables, JOURNAL_TABLE]
 
     def get_table_description(self, cursor: Any, table_name: str) -> list[Any]:
@@ -40,6 +44,11 @@ class DatabaseIntrospection(PostgresqlIntrospection):
         constraints: dict[str, dict[str, Any]] = super().get_constraints(cursor, table_name)
         for name in self._not_null_checks(cursor, table_name):
             constraints.pop(name, None)
+        for name, found in constraints.items():
+            # A cluster says btree_index, and has no other kind.
+            if found["index"] and found["type"] in INDEX_ACCESS_METHODS:
+                found["type"] = "btree" if name.endswith("_btree") else Index.suffix
+                found["orders"] = ["ASC"] * len(found["columns"])
         return constraints
 
     def _not_null_checks(self, cursor: Any, table_name: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.db.backends.base.operations import BaseDatabaseOperations
 from django.db.backends.postgresql.operations import DatabaseOperations as PostgresqlOperations
 
 from dsql_dialects.django.flush import DeleteAll, empty_tables
@@ -22,6 +23,11 @@ class DatabaseOperations(PostgresqlOperations):
         "IntegerField": "integer",
         "SmallIntegerField": "smallint",
     }
+
+    def prepare_sql_script(self, sql: str) -> list[str]:
+        """The script's statements: each of a RunSQL operation's is a transaction of its own."""
+        statements: list[str] = BaseDatabaseOperations.prepare_sql_script(self, sql)
+        return statements
 
     def adapt_ipaddressfield_value(self, value: str | None) -> str | None:
         """Addresses are stored as text: inet can't be stored."""

@@ -22,7 +22,7 @@ from dsql_dialects.django.schema_catalog import Table, read_table
 from dsql_dialects.django.schema_errors import explain
 from dsql_dialects.django.schema_fields import FieldAddition, FieldRemoval
 from dsql_dialects.django.schema_jobs import Job, await_job
-from dsql_dialects.django.schema_journal import Journal, current_migration, delete_finished_notes
+from dsql_dialects.django.schema_journal import Journal, current_migration, delete_finished_notes, finished_here
 from dsql_dialects.django.schema_rows import RowMover, batch_sql
 from dsql_dialects.django.schema_statements import (
     ADD_CHECK,
@@ -71,8 +71,6 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
     def __enter__(self) -> DatabaseSchemaEditor:
         if not self.collect_sql:
             self._journal = Journal(self.connection, current_migration())
-            if self._journal.active:
-                self.connection.dsql_notes_taken = True
         super().__enter__()
         return self
 
@@ -83,6 +81,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             super().__exit__(exc_type, error, traceback)
             if error is None:
                 self._await_jobs()
+                self._journal.finished()
             else:
                 with suppress(DatabaseError):
                     self._await_jobs()
@@ -111,12 +110,11 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             return
         for step in steps:
             assert isinstance(step, Ddl)
-            self._run_ddl(self._journal.statement(step.sql), step)
+            self._run_ddl(self._journal.key(step.sql), step)
 
     def _run_ddl(self, key: str, step: Ddl) -> None:
-        logger.debug("%s; (params %r)", step.sql, None, extra={"params": None, "sql": step.sql})
         if self.collect_sql:
-            self.collected_sql.append(step.sql + ("" if step.sql.rstrip().endswith(";") else ";"))
+            super(PostgresqlSchemaEditor, self).execute(step.sql, None)
             return
         if self.connection.in_atomic_block and _DDL.match(step.sql):
             raise TransactionManagementError(
@@ -130,16 +128,21 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             self._await_jobs()
         job_id = self._execute(key, step)
         if job_id is None:
-            self._journal.done(key)
+            self._journal.done(key, step.sql)
         else:
             self._jobs.append((key, Job(job_id, step.sql, step.undo)))
 
     def _execute(self, key: str, step: Ddl) -> str | None:
         """Run one statement; the id of its job if it has one."""
+        row = None
         try:
-            with self.connection.cursor() as cursor:
-                cursor.execute(step.sql)
-                row = cursor.fetchone() if is_async(step.sql) and cursor.description else None
+            if _DDL.match(step.sql) and not is_async(step.sql):
+                super(PostgresqlSchemaEditor, self).execute(step.sql, None)
+            else:
+                logger.debug("%s; (params %r)", step.sql, None, extra={"params": None, "sql": step.sql})
+                with self.connection.cursor() as cursor:
+                    cursor.execute(step.sql)
+                    row = cursor.fetchone() if is_async(step.sql) and cursor.description else None
         except DatabaseError as error:
             state = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
             if state in ALREADY_DONE and self._journal.may_be_done(key):
@@ -172,31 +175,25 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
                 with suppress(DatabaseError):
                     self._journal.failed(key)
                 raise
-            self._journal.done(key)
+            self._journal.done(key, job.sql)
 
     # Plans
 
-    def _in_one_plan(self, change: Callable[[], None]) -> None:
-        """Collect the statements of one of Django's methods, then run them as a plan."""
-        if self._captured is not None or self.collect_sql:
-            change()
-            return
+    def _statements_of(self, change: Callable[[], None]) -> list[Step]:
+        """What one of Django's methods would execute."""
         self._captured = []
         try:
             change()
         finally:
             steps, self._captured = self._captured, None
-        self._run_plan(lambda: steps)
+        return steps
 
-    def _run_plan(self, planned: Callable[[], Sequence[Step]]) -> None:
-        if self._captured is not None:
-            self._captured.extend(planned())
-            return
-        key = self._journal.next_plan()
+    def _run_plan(self, description: str, planned: Callable[[], Sequence[Step]]) -> None:
+        key = self._journal.key(description)
         steps = self._journal.plan(key)
         if steps is None:
             steps = list(planned())
-            if len(steps) > 1:
+            if steps:
                 self._journal.store_plan(key, steps)
         undo: list[tuple[str, ...]] | None = []
         for number, step in enumerate(steps, 1):
@@ -232,7 +229,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             rows.copy(step)
         elif isinstance(step, RestartIdentity):
             rows.restart_identity(step)
-        self._journal.done(key)
+        self._journal.done(key, type(step).__name__)
 
     def _undo(self, key: str, done: list[tuple[str, ...]]) -> None:
         for statements in reversed(done):
@@ -266,9 +263,11 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         before = len(self.deferred_sql)
         sql, params = super().table_sql(model)
         self._created.add(model._meta.db_table)
+        # PostgreSQL would make one constraint of two that are equal, and lose the name of one of them.
+        unique = [[field.column] for field in model._meta.local_fields if field.unique]
         later, inline = [], []
         for statement in self.deferred_sql[before:]:
-            if isinstance(statement, ConstraintStatement) and self._can_be_inline(statement):
+            if isinstance(statement, ConstraintStatement) and self._can_be_inline(statement, unique):
                 inline.append(statement.inline)
             else:
                 later.append(statement)
@@ -279,9 +278,11 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             sql = f"{sql.removesuffix(')')}, {', '.join(inline)})"
         return sql, params
 
-    def _can_be_inline(self, statement: ConstraintStatement) -> bool:
-        if not statement.is_foreign_key:
+    def _can_be_inline(self, statement: ConstraintStatement, unique: Sequence[list[str]] = ()) -> bool:
+        if statement.is_check:
             return True
+        if not statement.is_foreign_key:
+            return list(statement.parts["columns"].columns) not in unique
         target = statement.parts["to_table"].table
         return target in self._created or self._exists(target)
 
@@ -291,28 +292,28 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             return bool(cursor.fetchone()[0])
 
     def create_model(self, model: Any) -> None:
-        """Create a table; indexes follow at the end of the migration."""
-        self._in_one_plan(lambda: super(DatabaseSchemaEditor, self).create_model(model))
+        """Create a table and its many-to-many tables; indexes follow at the end of the migration."""
+        super().create_model(model)
 
     def delete_model(self, model: Any) -> None:
         """Drop a table and its many-to-many tables."""
         self._created.discard(model._meta.db_table)
-        self._in_one_plan(lambda: super(DatabaseSchemaEditor, self).delete_model(model))
+        super().delete_model(model)
 
     def alter_unique_together(self, model: Any, old_unique_together: Any, new_unique_together: Any) -> None:
         """Drop and add unique constraints."""
-        self._in_one_plan(
-            lambda: super(DatabaseSchemaEditor, self).alter_unique_together(
-                model, old_unique_together, new_unique_together
-            )
+        change = super().alter_unique_together
+        self._run_plan(
+            f"unique_together {model._meta.db_table} {_sorted(old_unique_together)} {_sorted(new_unique_together)}",
+            lambda: self._statements_of(lambda: change(model, old_unique_together, new_unique_together)),
         )
 
     def alter_index_together(self, model: Any, old_index_together: Any, new_index_together: Any) -> None:
         """Drop and add indexes."""
-        self._in_one_plan(
-            lambda: super(DatabaseSchemaEditor, self).alter_index_together(
-                model, old_index_together, new_index_together
-            )
+        change = super().alter_index_together
+        self._run_plan(
+            f"index_together {model._meta.db_table} {_sorted(old_index_together)} {_sorted(new_index_together)}",
+            lambda: self._statements_of(lambda: change(model, old_index_together, new_index_together)),
         )
 
     # Fields
@@ -325,7 +326,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         if field.db_parameters(connection=self.connection)["type"] is None:
             return
         addition = FieldAddition(self, model, field)
-        self._run_plan(addition.steps)
+        self._run_plan(f"add {model._meta.db_table} {field.column} {_described(field)}", addition.steps)
         if field.remote_field and field.db_constraint:
             statement = self._create_fk_sql(model, field, "_fk_%(to_table)s_%(to_column)s")
             if self._can_be_inline(statement):
@@ -341,7 +342,8 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             return
         if field.db_parameters(connection=self.connection)["type"] is None:
             return
-        self._run_plan(FieldRemoval(self, model, field).steps)
+        removal = FieldRemoval(self, model, field)
+        self._run_plan(f"remove {model._meta.db_table} {field.column} {_described(field)}", removal.steps)
         for statement in list(self.deferred_sql):
             if isinstance(statement, Statement) and statement.references_column(model._meta.db_table, field.column):
                 self.deferred_sql.remove(statement)
@@ -357,7 +359,11 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         new_db_params: dict[str, Any],
         strict: bool = False,
     ) -> None:
-        self._run_plan(FieldAlteration(self, model, old_field, new_field, strict).steps)
+        alteration = FieldAlteration(self, model, old_field, new_field, strict)
+        self._run_plan(
+            f"alter {model._meta.db_table} {old_field.column} {_described(old_field)} {_described(new_field)}",
+            alteration.steps,
+        )
         if old_field.column != new_field.column:
             for statement in self.deferred_sql:
                 if isinstance(statement, Statement):
@@ -410,6 +416,21 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         return getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
 
 
+def _described(field: Any) -> str:
+    """A field's definition, the same in every process."""
+    _, path, args, kwargs = field.deconstruct()
+    return f"{path} {args!r} {sorted((name, _stable(value)) for name, value in kwargs.items())}"
+
+
+def _stable(value: Any) -> str:
+    """A value's representation without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _sorted(together: Any) -> list[list[str]]:
+    return sorted(list(fields) for fields in together)
+
+
 def _without_order(expressions: Any) -> Any:
     """Index expressions without ASC and DESC, which DSQL refuses; an index can be read backwards."""
     expressions = expressions.copy()
@@ -432,8 +453,7 @@ def _forget_finished_migrations(using: str, **_: Any) -> None:
     from django.db import connections
 
     connection = connections[using]
-    if getattr(connection, "dsql_notes_taken", False):
-        connection.dsql_notes_taken = False
+    if finished_here(connection):
         delete_finished_notes(connection)
 
 

@@ -52,6 +52,11 @@ class ConstraintStatement(Statement):
         return self.templates is ADD_FOREIGN_KEY
 
     @property
+    def is_check(self) -> bool:
+        """Whether it needs nothing but the table's columns."""
+        return self.templates is ADD_CHECK
+
+    @property
     def inline(self) -> str:
         """The constraint as CREATE TABLE takes it."""
         return str(_INLINE[self.templates] % self.parts)
