@@ -50,6 +50,11 @@ def dsqlkit() -> None:
     metavar="NAME=VALUE",
     help="Another limit than Aurora DSQL's, e.g. transaction_rows=10 to test how an application takes it.",
 )
+@click.option(
+    "--strict-catalog",
+    is_flag=True,
+    help="Answer OC001 to the first statement of every session that was idle while the catalog changed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once ready, and nothing else.")
 @click.option("--control", is_flag=True, hidden=True, help="Answer commands on stdin; its end stops the server.")
 def start(
@@ -60,6 +65,7 @@ def start(
     region: str,
     pg_bindir: Path | None,
     limits: tuple[str, ...],
+    strict_catalog: bool,
     as_json: bool,
     control: bool,
 ) -> None:
@@ -76,7 +82,7 @@ def start(
         allowed = chosen_limits(limits)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--limit") from None
-    settings = ServerSettings(host, port, data_dir, region, pg_bindir, allowed)
+    settings = ServerSettings(host, port, data_dir, region, pg_bindir, allowed, strict_catalog)
     try:
         serve(settings, as_json=as_json, control=control)
     except StartError as error:

@@ -85,7 +85,12 @@ class EmbeddedCluster:
         self._undo.callback(garbage.close)
         jobs = JobManager(path, catalog, pool)
         self._undo.push_async_callback(jobs.close)
-        services = Services(pool, planner, catalog, path, jobs, lambda: storage.size_bytes, self._settings.limits)
+        settings = self._settings
+        services = Services(
+            *(pool, planner, catalog, path, jobs, lambda: storage.size_bytes),
+            settings.limits,
+            settings.strict_catalog,
+        )
         port = await self._listen(services, files)
         jobs.resume_unfinished()
         garbage.start()

@@ -22,6 +22,7 @@ class ServerSettings:
     region: str = "us-east-1"
     pg_bindir: Path | None = None
     limits: Limits = DSQL_LIMITS
+    strict_catalog: bool = False
 
 
 @dataclass(frozen=True)

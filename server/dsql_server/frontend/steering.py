@@ -79,7 +79,11 @@ class Steering(Planning):
 
     async def _begin_block(self, statement: Statement) -> None:
         if self._block == IDLE:
-            executor = await self._ready_executor()
+            self._beginning = True
+            try:
+                executor = await self._ready_executor()
+            finally:
+                self._beginning = False
             assert executor.workspace is not None
             self._block = BLOCK
         else:

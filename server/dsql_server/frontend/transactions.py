@@ -13,7 +13,7 @@ from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
 from dsql_server.jobs.manager import JobManager
 from dsql_server.processor.ddl import PendingDefinition, commit_definition
 from dsql_server.processor.engine_connection import EngineError
-from dsql_server.processor.errors import SqlError, server_unavailable
+from dsql_server.processor.errors import SqlError, schema_conflict, server_unavailable
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.planner import Planner, PlanSettings
 from dsql_server.processor.pool import ProcessorPool
@@ -39,6 +39,7 @@ class Services(NamedTuple):
     jobs: JobManager
     cluster_size: Callable[[], int]  #: bytes that storage holds now
     limits: Limits = DSQL_LIMITS
+    strict_catalog: bool = False  #: OC001 for sessions that were idle while the catalog changed
 
 
 class Transactions(ClientStream):
@@ -68,6 +69,7 @@ class Transactions(ClientStream):
         self.plan_settings = PlanSettings()
         self._settings_stale = True
         self._settings_changes = 0  #: how often they were asked for after a change
+        self._beginning = False  #: BEGIN asks storage for nothing, so it meets no change of the catalog
         self._alone = False  #: the request holds one statement only
         self._off: set[str] = set()  #: Aurora DSQL's own boolean parameters that the session turned off
 
@@ -107,6 +109,7 @@ class Transactions(ClientStream):
     async def _current_executor(self) -> Executor:
         """The executor; between transactions its engine's catalog is brought to the current version."""
         executor = self.executor
+        is_known = executor is not None
         if executor is None:
             try:
                 processor = await self.services.pool.lease(self.role, self._settings)
@@ -114,7 +117,13 @@ class Transactions(ClientStream):
                 raise server_unavailable() from error
             services = self.services
             executor = self.executor = Executor(
-                processor, services.commit_path, services.catalog, self._driver.resume, self._stream, services.limits
+                processor,
+                services.commit_path,
+                services.catalog,
+                self._driver.resume,
+                self._stream,
+                services.limits,
+                services.cluster_size,
             )
             # Without it, the session's prepared statements and settings are gone, so the session goes, too.
             executor.connection.on_lost = self.wind_up
@@ -127,6 +136,10 @@ class Transactions(ClientStream):
                     # Its database is of no use any more, nor is the session on it.
                     self.wind_up()
                     raise server_unavailable() from error
+                executor.stale = is_known and self.services.strict_catalog
+            if executor.stale and not self._beginning:
+                executor.stale = False
+                raise schema_conflict()
         return executor
 
     async def _commit(self) -> None:

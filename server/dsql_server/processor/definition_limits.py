@@ -8,7 +8,7 @@ from dsql_server.processor.errors import SqlError
 
 _RELATIONS_SQL = (
     "SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-    "WHERE c.relkind = '{}' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys')"
+    "WHERE c.relkind = '{}' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'sys')"
 )
 #: Statement tag: (name of the limit, what Aurora DSQL says, what counts the objects).
 _COUNTED = {

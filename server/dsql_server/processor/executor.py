@@ -60,6 +60,8 @@ from dsql_server.processor.workspace import (
     writes_system_table,
 )
 
+#: How long a session takes a cluster that wasn't full for not full.
+SIZE_MEASURED_S = 1.0
 #: Dead rows in a processor's tables after which they are vacuumed, between transactions.
 VACUUM_AFTER_ROWS = 400
 
@@ -85,9 +87,15 @@ class Executor:
         resume: Callable[[Any], None],
         sink: Callable[[bytes], None],
         limits: Limits = DSQL_LIMITS,
+        cluster_size: Callable[[], int] = lambda: 0,
     ) -> None:
+        """``cluster_size`` gives the bytes that storage holds."""
         assert processor.connection is not None
         self.limits = limits
+        self._cluster_size = cluster_size
+        self._measured_at = 0.0
+        #: The session's catalog was out of date when its transaction began, and it hasn't been told.
+        self.stale = False
         self.processor = processor
         self.connection: EngineConnection = processor.connection
         self._path = commit_path
@@ -180,7 +188,8 @@ class Executor:
         """Raises SqlError if the transaction is too old, or the catalog moved on under it."""
         workspace = self.workspace
         assert workspace is not None
-        if workspace.catalog.version != self._catalog.version:
+        if workspace.catalog.version != self._catalog.version or self.stale:
+            self.stale = False
             raise schema_conflict()
         self._check_age(workspace)
 
@@ -524,7 +533,18 @@ class Executor:
         if any(work.table.is_system for work in works) and writes_system_table(request):
             raise system_entity()
         if request.claims or request.mutations:
+            self._check_cluster_size(request)
             await self.submit(request)
+
+    def _check_cluster_size(self, request: CommitRequest) -> None:
+        """Raises SqlError if the cluster is full and the request would add to it. Looks once in a while."""
+        now = time.monotonic()
+        if now - self._measured_at < SIZE_MEASURED_S:
+            return
+        if self._cluster_size() <= self.limits.cluster_size_bytes:
+            self._measured_at = now
+        elif any(value is not None for _, value in request.mutations):
+            raise SqlError("53100", "Current cluster size exceeds cluster size limit.")
 
     async def submit(self, request: CommitRequest) -> Committed:
         """Send a request down the commit path and wait until it is decided. Raises SqlError unless committed."""

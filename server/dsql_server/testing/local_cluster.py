@@ -45,6 +45,8 @@ class LocalCluster:
     :param pg_bindir: folder with PostgreSQL 16 binaries; None for the bundled ones.
     :param limits: Aurora DSQL's limits that are lower here, by name (:class:`dsql_server.interfaces.limits.Limits`),
         so that a test reaches them soon: ``{"transaction_rows": 10}``.
+    :param strict_catalog: every session that was idle while the catalog changed gets OC001 once, as Aurora DSQL may
+        answer: for tests of an application's retries.
     """
 
     #: Variables that would make the AWS credential chain prefer other credentials to the cluster's.
@@ -70,6 +72,7 @@ class LocalCluster:
         region: str = "us-east-1",
         pg_bindir: str | os.PathLike[str] | None = None,
         limits: Mapping[str, int] | None = None,
+        strict_catalog: bool = False,
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self._arguments = ["start", "--json", "--control", "--port", str(port), "--region", region]
@@ -78,6 +81,7 @@ class LocalCluster:
             self._arguments += ["--pg-bindir", os.fspath(pg_bindir)]
         for name, value in (limits or {}).items():
             self._arguments += ["--limit", f"{name}={value}"]
+        self._arguments += ["--strict-catalog"] if strict_catalog else []
         self._ephemeral = data_dir is None
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
