@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 from dsql_server.frontend.direct_answers import DirectAnswers
@@ -342,7 +343,12 @@ class ExtendedQuery(DirectAnswers):
         # The engine reports settings at a Sync only.
         pending.parts.append(p.SYNC if prepared.sets else p.FLUSH)
         sent = pending.take()
-        answer = await executor.relay(sent.batch, skip=sent.skip, ready=prepared.sets)
+        answer = await executor.relay(
+            sent.batch,
+            skip=sent.skip,
+            ready=prepared.sets,
+            meanwhile=partial(executor.look_ahead, plan, portal.bound) if plan.insert is not None else None,
+        )
         self._answer_parses(sent, answer)
         if answer.copy_in:
             self._sync_in_copy = self._synced

@@ -105,6 +105,7 @@ class Executor:
         self._sink = sink
         self.workspace: Workspace | None = None
         self.engine_open = False  #: BEGIN has been sent to the engine
+        self._looked_ahead: Bound | None = None  #: the execution whose new keys were looked up before it was over
         self.sequences = SequenceBlocks(self, commit_path, catalog)
         self._own_names = itertools.count()
         switch = processor.role != ADMIN_ROLE
@@ -140,8 +141,9 @@ class Executor:
         ready: bool = False,
         cut: bool = False,
         query: bool = False,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Answer:
-        """Send a batch and wait for its answer; see :meth:`EngineConnection.relay`."""
+        """Send a batch and wait for its answer; see :meth:`EngineConnection.relay`. ``meanwhile`` runs in between."""
         self.connection.relay(
             batch,
             skip=skip,
@@ -152,6 +154,8 @@ class Executor:
             cut=cut,
             query=query,
         )
+        if meanwhile is not None:
+            meanwhile()
         answer: Answer = await WAIT
         if answer.error is None:
             self.connection.confirm_statements()
@@ -309,7 +313,8 @@ class Executor:
                 return
             if plan.insert is not None and plan.single_insert_only and plan.insert.complete:
                 try:
-                    self._verify_known(plan.insert, bound)
+                    if bound is not self._looked_ahead:
+                        self._verify_known(plan.insert, bound)
                     await self._verify_drawn(plan.insert)
                     return
                 except NOT_EXACT:
@@ -320,6 +325,16 @@ class Executor:
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
         except DuplicateInSnapshot as duplicate:
             raise await self._duplicate_error(duplicate) from None
+
+    def look_ahead(self, plan: LoadPlan, bound: Bound) -> None:
+        """Look a new row's keys up while the engine is busy with it; :meth:`after_write` says what is to be said."""
+        insert = plan.insert
+        if insert is not None and plan.single_insert_only and insert.complete:
+            try:
+                self._verify_known(insert, bound)
+            except (DuplicateInSnapshot, *NOT_EXACT):
+                return
+            self._looked_ahead = bound
 
     def _verify_known(self, insert: InsertKeys, bound: Bound) -> None:
         """One row whose unique keys are known from the parameters: look each up while nothing else waits."""
