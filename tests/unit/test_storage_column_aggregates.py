@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,10 @@ from dsql_server.encoding import keys, numeric, rows
 from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanRequest
 from dsql_server.interfaces.messages import Mutation
-from dsql_server.storage import node as node_module
+from dsql_server.storage import aggregation
 from dsql_server.storage.aggregates import PartialAggregates
+from dsql_server.storage.column_cache import Block, BlockCache
+from dsql_server.storage.columns import RowBatch
 from dsql_server.storage.node import StorageNode
 
 T = 1_790_000_000_000_000_000
@@ -126,9 +129,53 @@ def test_columns_say_what_rows_say(
     expected = PartialAggregates(AGGREGATES)
     expected.add(node.scan(request).rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node_module, "PIECE_ENTRIES", piece)
-        found = node.aggregate(request, AGGREGATES)
-    assert repr(found) == repr(expected.results())
+        patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
+        patch.setattr(aggregation, "CACHED_ROWS_MIN", 0)
+        found = [node.aggregate(request, AGGREGATES) for _ in range(2)]  # the second time out of the cache
+    assert [repr(one) for one in found] == 2 * [repr(expected.results())]
+
+
+@pytest.mark.parametrize("piece", [1, 3, 2048])
+@given(
+    history=histories,
+    reads=st.lists(st.tuples(st.integers(0, VERSIONS_MAX), st.integers(0, VERSIONS_MAX), texts, texts), max_size=8),
+)
+def test_blocks_are_kept_until_they_change(
+    node: StorageNode,
+    piece: int,
+    history: list[tuple[str, Row | None, int]],
+    reads: list[tuple[int, int, str, str]],
+) -> None:
+    relation = next(relation_ids)
+
+    def key(name: str) -> bytes:
+        return keys.literal_key(relation, name.encode())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
+        patch.setattr(aggregation, "CACHED_ROWS_MIN", 0)
+        for version in range(VERSIONS_MAX + 1):
+            mutations = {key(name): None if row is None else packed(row) for name, row, at in history if at == version}
+            if mutations:
+                node.apply_batch([(T + version, [Mutation(*mutation) for mutation in mutations.items()])], {})
+            for _, behind, first, last in (read for read in reads if read[0] == version):
+                start, end = sorted((key(first), key(last)))
+                request = ScanRequest(start, end, T + max(version - behind, 0))
+                expected = PartialAggregates(AGGREGATES)
+                expected.add(node.scan(request).rows)
+                assert repr(node.aggregate(request, AGGREGATES)) == repr(expected.results())
+
+
+def test_the_cache_stays_within_its_size() -> None:
+    cache = BlockCache(cache_bytes=3000)
+    for number in range(10):
+        row = bytes([1]) + packed((number, None, None, None, None, 1))
+        places = np.arange(40)
+        cache.put(Block(b"%d" % number, b"%d\xff" % number, T, RowBatch([row] * 40, places, 1)))
+        assert cache.around(b"%d" % number) is not None
+    assert 1 <= len(cache) <= 2
+    cache.clear()
+    assert len(cache) == 0 and cache.around(b"9") is None
 
 
 def test_sums_are_exact_where_their_parts_overflow(node: StorageNode) -> None:
@@ -143,10 +190,10 @@ def test_an_aggregate_lets_others_work_in_between(node: StorageNode, monkeypatch
     relation = next(relation_ids)
     row = packed((1, None, None, None, None, 1))
     node.apply_batch([(T, [Mutation(keys.literal_key(relation, bytes([n])), row) for n in range(200)])], {})
-    monkeypatch.setattr(node_module, "PIECE_ENTRIES", 4)
+    monkeypatch.setattr(aggregation, "BLOCK_ENTRIES", 4)
     request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T)
     steps = node.aggregate_steps(request, (Aggregate("sum", 0, oid.INT8),))
-    assert len(list(steps)) == 200 // (4 * node_module.PIECES_PER_STEP)
+    assert 40 < len(list(steps)) < 80
 
 
 def test_a_damaged_name_is_refused(node: StorageNode, tmp_path: Path) -> None:

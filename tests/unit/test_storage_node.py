@@ -134,7 +134,7 @@ def test_a_scan_filters_projects_and_counts(node: StorageNode) -> None:
 
 
 def test_an_aggregate_goes_on_after_each_chunk(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsql_server.storage.node.PIECE_ENTRIES", 4)
+    monkeypatch.setattr("dsql_server.storage.aggregation.BLOCK_ENTRIES", 4)
     relation = next(relation_ids)
     node.apply_batch([(T, [Mutation(key(relation, number), rows.join([b""])) for number in range(12)])], {})
     assert node.aggregate(whole(relation, T), (Aggregate("count", None, 0),)) == [12]

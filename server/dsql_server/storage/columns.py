@@ -23,46 +23,40 @@ _PADDING = bytes(16)
 _NULL_LENGTH = -1
 
 
-class VersionSieve:
-    """Finds the visible version of each key among versions that come in the order of their physical keys.
+def visible_places(physical: Sequence[bytes], newest: bytes) -> tuple[Integers, int | None]:
+    """The places of the visible version of each key, tombstones among them, among all versions of some keys in order.
 
-    ``newest`` is the inverted timestamp of the snapshot: versions with smaller ones were committed after it.
+    ``newest`` is the inverted timestamp of the snapshot: versions with smaller ones were committed after it. Of those,
+    the second value is the greatest: the first change behind the snapshot; None where there is none.
     """
+    if not physical:
+        return np.empty(0, np.int64), None
+    width = len(physical[0])
+    if set(map(len, physical)) != {width}:
+        return _visible_of_any_width(physical, newest)
+    table = np.frombuffer(b"".join(physical), np.uint8).reshape(len(physical), width)
+    versions = np.ascontiguousarray(table[:, width - VERSION_BYTES :]).view(">u8").ravel()
+    is_candidate = versions >= np.uint64(int.from_bytes(newest, "big"))
+    candidates = np.flatnonzero(is_candidate)
+    later = None if len(candidates) == len(physical) else int(versions[~is_candidate].max())
+    keys = np.ascontiguousarray(table[candidates, : width - VERSION_BYTES]).view(f"V{width - VERSION_BYTES}").ravel()
+    is_first = np.ones(len(candidates), np.bool_)
+    is_first[1:] = keys[1:] != keys[:-1]
+    return candidates[is_first], later
 
-    def __init__(self, newest: bytes) -> None:
-        self._newest = int.from_bytes(newest, "big")
-        self._last: bytes | None = None  #: the key that was found last; its older versions may follow
 
-    def visible(self, physical: Sequence[bytes]) -> Integers:
-        """The places of visible versions, tombstones among them."""
-        assert physical, "a batch is never empty"
-        width = len(physical[0])
-        if set(map(len, physical)) != {width}:
-            return self._visible_of_any_width(physical)
-        table = np.frombuffer(b"".join(physical), np.uint8).reshape(len(physical), width)
-        versions = np.ascontiguousarray(table[:, width - VERSION_BYTES :]).view(">u8").ravel()
-        candidates = np.flatnonzero(versions >= np.uint64(self._newest))
-        if not len(candidates):
-            return candidates
-        keys = np.ascontiguousarray(table[candidates, : width - VERSION_BYTES]).view(f"V{width - VERSION_BYTES}")
-        keys = keys.ravel()
-        is_first = np.ones(len(candidates), np.bool_)
-        is_first[1:] = keys[1:] != keys[:-1]
-        first, last = physical[candidates[0]][:-VERSION_BYTES], physical[candidates[-1]][:-VERSION_BYTES]
-        is_first[0] = first != self._last
-        self._last = last
-        return candidates[is_first]
-
-    def _visible_of_any_width(self, physical: Sequence[bytes]) -> Integers:
-        newest = self._newest.to_bytes(VERSION_BYTES, "big")
-        last, found = self._last, []
-        for place, versioned in enumerate(physical):
-            key = versioned[:-VERSION_BYTES]
-            if key != last and versioned[-VERSION_BYTES:] >= newest:
-                last = key
-                found.append(place)
-        self._last = last
-        return np.array(found, np.int64)
+def _visible_of_any_width(physical: Sequence[bytes], newest: bytes) -> tuple[Integers, int | None]:
+    last: bytes | None = None
+    found: list[int] = []
+    later = b""
+    for place, versioned in enumerate(physical):
+        key, version = versioned[:-VERSION_BYTES], versioned[-VERSION_BYTES:]
+        if version < newest:
+            later = max(later, version)
+        elif key != last:
+            last = key
+            found.append(place)
+    return np.array(found, np.int64), int.from_bytes(later, "big") if later else None
 
 
 class Column:
@@ -118,9 +112,23 @@ class RowBatch:
         self.ends: Integers = ends[places][is_row]
         self._counts: Integers | None = None
         self._columns: list[Column] = []
+        self._whole: RowBatch | None = None  #: what this is a view of, as long as no row is left out
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def view(self) -> RowBatch:
+        """The same rows, to be filtered; columns that it finds before are found for this batch, too."""
+        view: RowBatch = object.__new__(RowBatch)
+        view.__dict__ = self.__dict__.copy()
+        view._columns = self._columns.copy()
+        view._whole = self
+        return view
+
+    @property
+    def bytes_held(self) -> int:
+        """What it takes in memory, about."""
+        return len(self.buffer) + len(self.starts) * 8 * (2 + 2 * len(self._columns))
 
     def read(self, at: Integers, kind: str) -> Integers:
         """Numbers of a numpy type at these offsets, wherever they lie."""
@@ -133,6 +141,9 @@ class RowBatch:
         """Go on with these rows only."""
         if wanted.all():
             return
+        if self._whole is not None:
+            self._counts, self._columns = self._whole._counts, self._whole._columns
+            self._whole = None
         self.starts, self.ends = self.starts[wanted], self.ends[wanted]
         if self._counts is not None:
             self._counts = self._counts[wanted]
@@ -140,6 +151,8 @@ class RowBatch:
 
     def column(self, number: int) -> Column:
         """Field ``number`` (from 0); NULL where a row has fewer fields."""
+        if self._whole is not None:
+            return self._whole.column(number)
         while len(self._columns) <= number:
             self._columns.append(self._next_column())
         return self._columns[number]

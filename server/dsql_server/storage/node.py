@@ -14,8 +14,7 @@ Not thread-safe: one thread calls.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -26,7 +25,8 @@ from dsql_server.encoding.rows import projector
 from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps, run_to_end
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import garbage, rocks
-from dsql_server.storage.aggregation import Aggregation
+from dsql_server.storage.aggregation import Aggregator
+from dsql_server.storage.column_cache import BlockCache
 from dsql_server.storage.predicates import compile_predicate
 
 VERSION_BYTES = 8
@@ -38,10 +38,6 @@ _ROW_TAG, _TOMBSTONE_VALUE = bytes((ROW,)), bytes((TOMBSTONE,))
 _BEHIND_ALL_VERSIONS = b"\xff" * (VERSION_BYTES + 1)
 #: A scan steps over this many versions it does not want, then seeks past the rest.
 VERSIONS_STEPPED_MAX = 16
-#: Versions that an aggregate looks at together: few enough to stay in the processor's cache.
-PIECE_ENTRIES = 2048
-#: An aggregate lets others work after so many pieces.
-PIECES_PER_STEP = 8
 
 _RESERVED = key_encoding.prefix(key_encoding.RELATION_ID_RESERVED)
 _POSITION_PREFIX = _RESERVED + b"position/"
@@ -69,6 +65,8 @@ class StorageNode:
         self._items = self._database.items
         self._iterator = self._database.iter
         self._write = self._database.write
+        self._blocks = BlockCache()
+        self._aggregator = Aggregator(self._database, self._blocks, _RESERVED)
         self._closed = False
         self._applied_up_to: Timestamp = 0
         self._positions = self._load_positions()
@@ -242,22 +240,7 @@ class StorageNode:
         if request.t < self._horizon:
             raise self._too_old(request.t)
         self._scans += 1
-        aggregation = Aggregation(request, aggregates, _RESERVED)
-        for number, (keys, stored) in enumerate(self._pieces(request.start), 1):
-            self._examined += len(keys)
-            if not aggregation.add(keys, stored):
-                break
-            if number % PIECES_PER_STEP == 0:
-                yield
-        return aggregation.results()
-
-    def _pieces(self, start: bytes) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
-        """Physical keys and stored values from ``start`` on, many at a time."""
-        options = rocks.sweeping_read()
-        # Two iterators over one state of the database: cheaper than one that makes a pair of each entry.
-        keys, values = self._database.keys(False, start, options), self._database.values(False, start, options)
-        while piece := list(islice(keys, PIECE_ENTRIES)):
-            yield piece, list(islice(values, PIECE_ENTRIES))
+        return (yield from self._aggregator.steps(request, aggregates))
 
     # Applying ----------------------------------------------------------------------------------------------------
 
@@ -284,6 +267,9 @@ class StorageNode:
         for journal, position in positions.items():
             put(_POSITION_PREFIX + journal.encode(), _POSITION.pack(position, applied_up_to))
         self._write(write)
+        if len(self._blocks):
+            for t, mutations in batch:
+                self._blocks.note_changes(t, mutations)
         self._positions.update(positions)
         self._applied_up_to = applied_up_to
         self._batches_applied += 1
@@ -362,7 +348,7 @@ class StorageNode:
             "batches_applied": self._batches_applied,
             "gets": self._gets,
             "scans": self._scans,
-            "versions_examined": self._examined,
+            "versions_examined": self._examined + self._aggregator.examined,
             "versions_collected": self._versions_collected,
             "versions_estimate": self._database.property_int_value("rocksdb.estimate-num-keys") or 0,
             "bytes_on_disk": self._database.property_int_value("rocksdb.total-sst-files-size") or 0,
@@ -378,6 +364,7 @@ class StorageNode:
         """Write out what is in memory and give the directory free; harmless when repeated."""
         if not self._closed:
             self._closed = True
+            self._blocks.clear()
             self._database.flush(True)
             self._database.close()
 
