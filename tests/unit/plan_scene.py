@@ -12,6 +12,7 @@ from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import prefix
 from dsql_server.encoding.rows import join
 from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps
+from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.targets import read_targets
@@ -63,6 +64,9 @@ class Stored:
         raise AssertionError("load plans ask for rows")
 
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
+        raise AssertionError("load plans ask for rows")
+
+    def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
         raise AssertionError("load plans ask for rows")
 
 

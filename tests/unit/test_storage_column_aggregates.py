@@ -19,7 +19,7 @@ from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanReques
 from dsql_server.interfaces.messages import Mutation
 from dsql_server.storage import aggregation
 from dsql_server.storage.aggregates import PartialAggregates
-from dsql_server.storage.column_cache import Block, BlockCache
+from dsql_server.storage.column_cache import UNUSED_REQUESTS_MIN, Block, BlockCache
 from dsql_server.storage.columns import RowBatch
 from dsql_server.storage.node import StorageNode
 
@@ -131,6 +131,7 @@ def test_columns_say_what_rows_say(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
         patch.setattr(aggregation, "CACHED_ROWS_MIN", 0)
+        patch.setattr(aggregation, "FIRST_ENTRIES", 1)
         found = [node.aggregate(request, AGGREGATES) for _ in range(2)]  # the second time out of the cache
     assert [repr(one) for one in found] == 2 * [repr(expected.results())]
 
@@ -154,6 +155,7 @@ def test_blocks_are_kept_until_they_change(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
         patch.setattr(aggregation, "CACHED_ROWS_MIN", 0)
+        patch.setattr(aggregation, "FIRST_ENTRIES", 1)
         for version in range(VERSIONS_MAX + 1):
             mutations = {key(name): None if row is None else packed(row) for name, row, at in history if at == version}
             if mutations:
@@ -166,16 +168,37 @@ def test_blocks_are_kept_until_they_change(
                 assert repr(node.aggregate(request, AGGREGATES)) == repr(expected.results())
 
 
-def test_the_cache_stays_within_its_size() -> None:
-    cache = BlockCache(cache_bytes=3000)
+def cached_block(number: int) -> Block:
+    row = bytes([1]) + packed((number, None, None, None, None, 1))
+    name = b"%d" % number
+    return Block(name, name + b"\xff", T, RowBatch([row] * 40, np.arange(40), 1))
+
+
+def test_a_full_cache_keeps_what_is_used() -> None:
+    cache = BlockCache(cache_bytes=3 * cached_block(0).batch.bytes_held)
     for number in range(10):
-        row = bytes([1]) + packed((number, None, None, None, None, 1))
-        places = np.arange(40)
-        cache.put(Block(b"%d" % number, b"%d\xff" % number, T, RowBatch([row] * 40, places, 1)))
-        assert cache.around(b"%d" % number) is not None
-    assert 1 <= len(cache) <= 2
+        cache.put(cached_block(number))
+    assert [cache.around(b"%d" % number) is not None for number in range(5)] == [True, True, True, False, False]
+    for _ in range(UNUSED_REQUESTS_MIN):
+        cache.begin_use()
+        block = cache.around(b"1")
+        assert block is not None
+        cache.use(block)
+    for number in (5, 6, 7):
+        cache.put(cached_block(number))
+    assert [number for number in range(10) if cache.around(b"%d" % number) is not None] == [1, 5, 6]
+
+
+def test_columns_go_before_their_rows() -> None:
+    block = cached_block(0)
+    cache = BlockCache(cache_bytes=block.batch.bytes_held)
+    cache.put(block)
+    block.batch.view().column(0)
+    assert block.batch.bytes_held > cached_block(0).batch.bytes_held
+    cache.use(block)
+    assert cache.around(b"0") is block and block.batch.bytes_held == cached_block(0).batch.bytes_held
     cache.clear()
-    assert len(cache) == 0 and cache.around(b"9") is None
+    assert len(cache) == 0 and cache.around(b"0") is None
 
 
 def test_sums_are_exact_where_their_parts_overflow(node: StorageNode) -> None:
@@ -191,6 +214,7 @@ def test_an_aggregate_lets_others_work_in_between(node: StorageNode, monkeypatch
     row = packed((1, None, None, None, None, 1))
     node.apply_batch([(T, [Mutation(keys.literal_key(relation, bytes([n])), row) for n in range(200)])], {})
     monkeypatch.setattr(aggregation, "BLOCK_ENTRIES", 4)
+    monkeypatch.setattr(aggregation, "FIRST_ENTRIES", 4)
     request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T)
     steps = node.aggregate_steps(request, (Aggregate("sum", 0, oid.INT8),))
     assert 40 < len(list(steps)) < 80

@@ -36,6 +36,7 @@ _POSTGRESQL_DEFAULTS = {
     "max_worker_processes": "8",
     "min_dynamic_shared_memory": "0",
     "plan_cache_mode": "auto",
+    "random_page_cost": "4",
     "shared_buffers": "128MB",
     "synchronous_commit": "on",
     "track_activities": "on",

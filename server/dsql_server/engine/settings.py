@@ -37,6 +37,10 @@ _FIXED_PARAMETERS: Mapping[str, str] = {
     "track_activities": "off",
     # Local tables hold a handful of rows: a plan made again for each set of values is never worth its time.
     "plan_cache_mode": "force_generic_plan",
+    # DSQL's plans: tables lie in their keys, so there are no bitmaps and nothing is dearer for being read by an index.
+    "enable_bitmapscan": "off",
+    "enable_memoize": "off",
+    "random_page_cost": "0.5",
     "bgwriter_lru_maxpages": "0",
     "max_worker_processes": "0",
     "max_parallel_workers_per_gather": "0",

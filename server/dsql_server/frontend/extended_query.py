@@ -190,6 +190,10 @@ class ExtendedQuery(DirectAnswers):
             self._out.append(p.BIND_COMPLETE_MESSAGE)
             return
         plan = await self._plan_for(prepared)
+        assert prepared.statement is not None
+        portal.explain = self._explain_request(prepared.statement, plan, prepared.oids)
+        if portal.explain is not None:
+            plan = portal.explain.loading_plan
         if plan.aggregates is not None:
             portal.bind = await self._aggregates(plan, portal.bound, portal_name, results)
         await self._prepare_portal(portal, plan, pending, final)
@@ -208,7 +212,7 @@ class ExtendedQuery(DirectAnswers):
             if skip:
                 await self._inject(pending, injected, skip)
             return
-        if final and plan.plain_read and statement.is_read_only and not portal.prepared.sets:
+        if final and plan.plain_read and statement.is_read_only and not portal.prepared.sets and not portal.explain:
             executor = await self._current_executor()
             if executor.workspace is None:
                 injected, skip = executor.load_for_read(plan, portal.bound)
@@ -327,6 +331,8 @@ class ExtendedQuery(DirectAnswers):
             await self._run_virtual(prepared.statement, described=True, bound=portal.bound, binary=portal.binary)
             return
         executor, statement, plan = self.executor, prepared.statement, prepared.plan or _NO_PLAN
+        if portal.explain is not None:
+            plan = portal.explain.loading_plan
         assert executor is not None and statement is not None
         pending.parts.append(raw)
         if final and statement.kind in PLANNED_KINDS and not prepared.sets and plan.sequences is None:
@@ -354,6 +360,8 @@ class ExtendedQuery(DirectAnswers):
             self._sync_in_copy = self._synced
             answer = await self._copy_in(answer, ready=False)
         self._engine_unsynced = not prepared.sets and answer.error is None
+        if portal.explain is not None:
+            await self._show_explained(portal.explain, portal.bound, answer)
         self._take(answer)
         self._learn(portal, plan, answer)
         again = execute_again(portal) if prepared.sets else b""

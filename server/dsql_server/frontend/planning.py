@@ -10,11 +10,19 @@ from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError, aborted_block
+from dsql_server.processor.explain_session import ExplainRequest, shown
 from dsql_server.processor.plan import LoadPlan, copy_plan
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.pushed_aggregates import bind_message
 from dsql_server.processor.row_limits import may_exceed
-from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify
+from dsql_server.statements import (
+    BATCHED_JOINS_PARAMETER,
+    LockStrength,
+    SqlSyntaxError,
+    Statement,
+    StatementKind,
+    classify,
+)
 from dsql_server.statements.dump import for_pg_dump
 
 LOCK_MODES = {
@@ -86,11 +94,7 @@ class Planning(Transactions):
                 return LoadPlan(state.version)
             found = await planner.plan(statement.engine_sql, oids, self.plan_settings)
             return found if found is not None else LoadPlan(state.version)
-        if (
-            statement.kind == StatementKind.EXPLAIN
-            and statement.explained is not None
-            and "analyze" in statement.options
-        ):
+        if statement.kind == StatementKind.EXPLAIN and statement.explained is not None:
             return await self._make_plan(statement.explained, oids)
         if statement.kind == StatementKind.COPY:
             named = {name for _, name in statement.relations}
@@ -146,6 +150,24 @@ class Planning(Transactions):
             return None
         name = executor.prepare_pushed(pushed, plan.parameter_oids)
         return bind_message(pushed, name, portal, bound, results, values)
+
+    def _explain_request(self, statement: Statement, plan: LoadPlan, oids: tuple[int, ...]) -> ExplainRequest | None:
+        """Of an EXPLAIN; None for any other statement."""
+        if statement.kind != StatementKind.EXPLAIN or statement.explained is None:
+            return None
+        batches_joins = BATCHED_JOINS_PARAMETER not in self._off
+        return ExplainRequest(statement.explained.engine_sql, statement.options, oids, plan, batches_joins)
+
+    async def _show_explained(self, request: ExplainRequest, bound: Bound, answer: Answer) -> None:
+        """Put DSQL's plan in the place of the engine's."""
+        executor = self.executor
+        if answer.error is not None or answer.streamed or executor is None:
+            return
+        before, rows, behind = p.split_data_rows(b"".join(answer.out))
+        texts = [(p.data_row_fields(row)[0] or b"").decode() for row in rows]
+        explanation = await request.explanation(executor, bound, texts)
+        if explanation is not None:
+            answer.out = [before, *(p.data_row([text]) for text in shown(explanation, texts)), behind]
 
     def _take(self, answer: Answer, offset: int = 0) -> None:
         """Pass the client's part on; raises SqlError if the engine refused something.

@@ -55,6 +55,9 @@ class SimpleQuery(Steering):
         if self._settings_stale:
             await self._refresh_settings()
         plan = await self._make_plan(statement, ())
+        explain = self._explain_request(statement, plan, ())
+        if explain is not None:
+            plan = explain.loading_plan
         executor = await self._ready_executor()
         if self._block == BLOCK:
             await self._check_current(executor, statement)
@@ -86,6 +89,8 @@ class SimpleQuery(Steering):
         answer = await executor.relay(b"".join(parts), skip=skip, ready=True, query=True)
         if answer.copy_in:
             answer = await self._copy_in(answer, ready=True)
+        if explain is not None:
+            await self._show_explained(explain, bound, answer)
         self._take(answer, statement.offset)
         await self._after(statement, plan, bound, answer, p.query(statement.engine_sql) if sets else b"")
 

@@ -10,6 +10,7 @@ from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.direct_read import DirectAnswer
 from dsql_server.processor.errors import SqlError
+from dsql_server.processor.explain_session import ExplainRequest
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.statements import SYNC_PARAMETER, Statement, StatementKind
@@ -73,12 +74,13 @@ def changes_settings(statement: Statement) -> bool:
 class Portal:
     """A bound statement."""
 
-    __slots__ = ("binary", "bind", "bound", "formats", "prepared")
+    __slots__ = ("binary", "bind", "bound", "explain", "formats", "prepared")
 
     def __init__(self, prepared: Prepared, bound: Bound, formats: bytes) -> None:
         self.prepared = prepared
         self.bound = bound
         self.binary = False  #: whether the client wants the first result in binary, where the front end answers itself
+        self.explain: ExplainRequest | None = None
         self.bind: bytes | None = None  #: what binds it on the engine, where that isn't the client's own message
         self.formats = formats  #: of the results, as Bind has them
 

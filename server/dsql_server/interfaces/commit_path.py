@@ -81,6 +81,10 @@ class StorageReader(Protocol):
         """As :meth:`aggregate`, a step at a time."""
         ...
 
+    def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
+        """About how many rows or entries there are with start <= key < end; cheap, and exact where they are few."""
+        ...
+
 
 class StorageApplier(Protocol):
     """The writing side of a storage node. The journals are the durability: it syncs at checkpoints only."""

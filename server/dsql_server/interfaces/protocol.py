@@ -93,6 +93,13 @@ def bind_statement(name: bytes, binary_results: bool = False) -> bytes:
     return message(b"B", body)
 
 
+def bind_values(values: Sequence[bytes | None], formats: Sequence[int]) -> bytes:
+    """Bind the unnamed portal to the unnamed statement with these parameters; results come in text."""
+    body = [b"\x00\x00", pack_i16(len(formats)), *(pack_i16(f) for f in formats), pack_i16(len(values))]
+    body += [b"\xff\xff\xff\xff" if v is None else pack_i32(len(v)) + v for v in values]
+    return message(b"B", b"".join(body) + b"\x00\x00")
+
+
 def describe_statement(name: bytes) -> bytes:
     return message(b"D", b"S" + name + b"\x00")
 
@@ -172,3 +179,17 @@ def data_row_fields(body: bytes) -> list[bytes | None]:
             found.append(body[at : at + length])
             at += length
     return found
+
+
+def split_data_rows(messages: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """Whole messages cut into what comes before their DataRows, the bodies of these, and what comes behind."""
+    rows: list[bytes] = []
+    at, first, last = 0, len(messages), len(messages)
+    while at < len(messages):
+        end = at + 1 + unpack_i32(messages, at + 1)[0]
+        if messages[at] == DATA_ROW:
+            first = min(first, at)
+            last = end
+            rows.append(messages[at + 5 : end])
+        at = end
+    return messages[:first], rows, messages[last:]

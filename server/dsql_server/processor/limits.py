@@ -100,7 +100,7 @@ class LimitedScan(Access):
         super().__init__(access.table, access.conditions)
         self._access = access
         self._reverse = reverse
-        self._rows_wanted = rows
+        self.rows_wanted = rows
         self.describe = f"first rows by {access.describe}"
 
     @property
@@ -114,7 +114,7 @@ class LimitedScan(Access):
         return super().rows(bound, storage, t)
 
     def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
-        count = self._rows_wanted(bound)
+        count = self.rows_wanted(bound)
         if count is None or not 0 <= count <= LIMIT_MAX_ROWS:
             return self._access.rows(bound, storage, t)
         interval = self._access.interval(bound)

@@ -48,6 +48,9 @@ class MemoryNode:
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         raise NotImplementedError("storage in memory has no aggregates")
 
+    def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
+        return len(self.scan(ScanRequest(start, end, t)).rows)
+
     def apply_batch(self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], positions: Mapping[str, int]) -> None:
         for t_commit, mutations in batch:
             for key, value in mutations:
@@ -121,3 +124,6 @@ class MemoryRouter:
 
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         raise NotImplementedError("storage in memory has no aggregates")
+
+    def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
+        return len(self.scan(ScanRequest(start, end, t)).rows)

@@ -16,9 +16,10 @@ from dsql_server.statements.model import (
     StatementKind,
     TransactionModes,
 )
-from dsql_server.statements.settings import refuse_change
+from dsql_server.statements.settings import BATCHED_JOINS_PARAMETER, refuse_change
 
 __all__ = [
+    "BATCHED_JOINS_PARAMETER",
     "SYNC_PARAMETER",
     "Definition",
     "IndexDefinition",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dsql_server.statements.model import Refusal
 
 #: Parameters of Aurora DSQL that PostgreSQL doesn't have: the session keeps them, the engine never sees them.
-DSQL_PARAMETERS = frozenset({"disable_sync_create_index", "dsql.enable_batched_nestloop"})
+BATCHED_JOINS_PARAMETER = "dsql.enable_batched_nestloop"
+DSQL_PARAMETERS = frozenset({"disable_sync_create_index", BATCHED_JOINS_PARAMETER})
 
 #: Parameters that change how values look or how a query is planned; nothing that reaches beyond the session.
 SETTABLE = frozenset(

@@ -18,9 +18,11 @@ from dsql_server.storage.columns import VERSION_BYTES, RowBatch, visible_places
 TIMESTAMP_MAX = 2**64 - 1
 #: Versions that are read together, and of which a block is made.
 BLOCK_ENTRIES = 16_384
+#: Read before that: many ranges end soon.
+FIRST_ENTRIES = 256
 #: A block from the cache takes so little time that others have their turn only after some.
 CACHED_BLOCKS_PER_STEP = 16
-#: A block of fewer rows is read again sooner than kept.
+#: A range of fewer rows is read again sooner than kept.
 CACHED_ROWS_MIN = 512
 _ROW_TAG = 1
 _pack = Struct(">Q").pack
@@ -41,8 +43,9 @@ class Aggregator:
         partial = PartialAggregates(aggregates)
         position, end = request.start, min(request.end, self._reserved)
         used = 0
+        self._cache.begin_use()
         while position < end:
-            block, is_cached = self._block(position, end, request.t)
+            block, is_cached = self._block(position, end, request)
             batch = block.batch.view()
             if test is not None:
                 test.apply(batch)
@@ -55,8 +58,9 @@ class Aggregator:
                 yield
         return partial.results()
 
-    def _block(self, position: bytes, end: bytes, t: Timestamp) -> tuple[Block, bool]:
-        """Rows from ``position`` on, as of ``t``, and whether the cache had them."""
+    def _block(self, position: bytes, end: bytes, request: ScanRequest) -> tuple[Block, bool]:
+        """Rows from ``position`` on, and whether the cache had them."""
+        t = request.t
         known = self._cache.around(position)
         if known is not None:
             if known.start == position and known.end <= end:
@@ -69,7 +73,7 @@ class Aggregator:
             return self._read(position, min(known.end, end), t, is_whole=True), False
         behind = self._cache.next_start(position)
         block = self._read(position, end if behind is None else min(behind, end), t, is_whole=False)
-        if len(block.batch) >= CACHED_ROWS_MIN:
+        if len(block.batch) >= CACHED_ROWS_MIN or position != request.start:
             self._cache.put(block)
         return block, False
 
@@ -85,7 +89,7 @@ class Aggregator:
             if last >= limit:
                 end = limit
                 break
-            if not is_whole and last != keys[0][:-VERSION_BYTES]:
+            if not is_whole and len(keys) >= BLOCK_ENTRIES and last != keys[0][:-VERSION_BYTES]:
                 end = last  # whose versions may go on
                 break
         self.examined += len(keys)
@@ -104,8 +108,10 @@ class Aggregator:
         options = rocks.sweeping_read()
         # Two iterators over one state of the database: cheaper than one that makes a pair of each entry.
         keys, values = self._database.keys(False, start, options), self._database.values(False, start, options)
-        while piece := list(islice(keys, BLOCK_ENTRIES)):
-            yield piece, list(islice(values, BLOCK_ENTRIES))
+        size = FIRST_ENTRIES
+        while piece := list(islice(keys, size)):
+            yield piece, list(islice(values, size))
+            size = BLOCK_ENTRIES
 
 
 def _without_version(physical: bytes) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+Places = NDArray[np.int32] | NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 VERSION_BYTES = 8
@@ -64,7 +65,7 @@ class Column:
 
     __slots__ = ("at", "batch", "lengths")
 
-    def __init__(self, batch: RowBatch, at: Integers, lengths: Integers) -> None:
+    def __init__(self, batch: RowBatch, at: Places, lengths: Places) -> None:
         self.batch = batch
         self.at = at
         self.lengths = lengths
@@ -128,9 +129,13 @@ class RowBatch:
     @property
     def bytes_held(self) -> int:
         """What it takes in memory, about."""
-        return len(self.buffer) + len(self.starts) * 8 * (2 + 2 * len(self._columns))
+        return len(self.buffer) + len(self.starts) * (16 + 8 * len(self._columns))
 
-    def read(self, at: Integers, kind: str) -> Integers:
+    def forget_columns(self) -> None:
+        """Give their memory free."""
+        self._columns = []
+
+    def read(self, at: Places, kind: str) -> Integers:
         """Numbers of a numpy type at these offsets, wherever they lie."""
         size = np.dtype(kind).itemsize
         everywhere: NDArray[Any] = np.ndarray((len(self.buffer) - size + 1,), kind, self.buffer, 0, (1,))
@@ -170,9 +175,10 @@ class RowBatch:
         if is_missing.any():
             # A row ends there; its place stays inside of the buffer for the columns behind.
             at = np.minimum(at, self.ends - _LENGTH_BYTES)
-        lengths = self.read(at, ">i4")
+        lengths = self.read(at, ">i4").astype(np.int32)
         lengths[is_missing] = _NULL_LENGTH
-        return Column(self, at + _LENGTH_BYTES, lengths)
+        # Batches are small enough for 4 bytes.
+        return Column(self, (at + _LENGTH_BYTES).astype(np.int32), lengths)
 
     def rows(self) -> list[bytes]:
         """The rows as they are stored."""

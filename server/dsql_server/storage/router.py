@@ -17,6 +17,8 @@ from dsql_server.storage.range_map import RangeMap, Shard
 NODES_DEFAULT = 2
 #: A shard with more rows than this is split.
 SHARD_ROWS_MAX = 32_768
+#: An estimate counts up to so many rows; above, it trusts what the shards' sizes were last seen to be.
+ROWS_COUNTED_MAX = 1000
 #: Keys past every key there can be.
 _END_OF_KEYS = b"\xff" * RELATION_PREFIX_BYTES
 _MAP_NOTE = "range-map"
@@ -147,6 +149,13 @@ class StorageRouter:
         for node, piece in self._pieces(request):
             partials.append((yield from node.aggregate_steps(piece, aggregates)))
         return partials[0] if len(partials) == 1 else combine(aggregates, partials)
+
+    def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
+        """About how many rows or entries there are with start <= key < end; exact below ``ROWS_COUNTED_MAX``."""
+        few = len(self.scan(ScanRequest(start, end, t, projection=(), limit=ROWS_COUNTED_MAX)).rows)
+        if few < ROWS_COUNTED_MAX:
+            return few
+        return max(few, sum(self._shards[index].rows for index in self._map.indexes_of(start, end)))
 
     # Applying ----------------------------------------------------------------------------------------------------
 
