@@ -155,8 +155,7 @@ class Planning(Transactions):
         """Of an EXPLAIN; None for any other statement."""
         if statement.kind != StatementKind.EXPLAIN or statement.explained is None:
             return None
-        batches_joins = BATCHED_JOINS_PARAMETER not in self._off
-        return ExplainRequest(statement.explained.engine_sql, statement.options, oids, plan, batches_joins)
+        return ExplainRequest(statement.explained.engine_sql, statement.options, oids, plan)
 
     async def _show_explained(self, request: ExplainRequest, bound: Bound, answer: Answer) -> None:
         """Put DSQL's plan in the place of the engine's."""

@@ -18,20 +18,18 @@ from dsql_server.processor.explain_scans import Context, TableSizes, scan_facts
 from dsql_server.processor.limits import LimitedScan
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.targets import read_targets
+from dsql_server.statements import BATCHED_JOINS_PARAMETER
 
 
 class ExplainRequest:
     """One EXPLAIN that a client sent, and what was noted while it ran."""
 
-    def __init__(
-        self, sql: str, options: frozenset[str], oids: tuple[int, ...], plan: LoadPlan, batches_joins: bool
-    ) -> None:
+    def __init__(self, sql: str, options: frozenset[str], oids: tuple[int, ...], plan: LoadPlan) -> None:
         self.sql = sql  #: the statement that is explained
         self.is_executed = "analyze" in options
         self.is_verbose = "verbose" in options
         self.oids = oids
         self.plan = plan
-        self.batches_joins = batches_joins
         self.meter = ReadMeter()
 
     @cached_property
@@ -44,9 +42,10 @@ class ExplainRequest:
         workspace = executor.workspace
         assert workspace is not None
         values = () if bound.values is self.plan.literals else bound.values
-        document = await self._plan_document(executor, Bound(values, bound.formats[: len(values)]))
-        if document is None:
+        found = await self._plan(executor, Bound(values, bound.formats[: len(values)]))
+        if found is None:
             return None
+        document, batches_joins = found
         context = Context(workspace.catalog, self.is_executed, reads=self.meter.by_alias)
         tables = {f.table.relation_id: f.table for f in scan_facts(document, workspace.catalog) if f is not None}
         assumed = await self._assumed_rows(executor, list(tables.values()))
@@ -57,18 +56,19 @@ class ExplainRequest:
         context.limits = self._limits(bound)
         total = self.meter.total
         work = Work(0.0, total.rows, total.size_bytes, self._mutations(answer) if self.is_executed else 0)
-        return Explanation(
-            self.sql, document, context, self.is_verbose, self.batches_joins, work, storage_s=total.seconds
-        )
+        return Explanation(self.sql, document, context, self.is_verbose, batches_joins, work, storage_s=total.seconds)
 
-    async def _plan_document(self, executor: Executor, bound: Bound) -> dict[str, Any] | None:
+    async def _plan(self, executor: Executor, bound: Bound) -> tuple[dict[str, Any], bool] | None:
+        """The engine's plan, and whether the session lets joins be batched."""
+        setting = f"SELECT pg_catalog.current_setting('{BATCHED_JOINS_PARAMETER}', true) = ANY ('{{off,false,no,0}}')"
+        batch = p.parse(b"", setting.encode()) + p.bind_statement(b"") + p.EXECUTE_UNNAMED
         sql = f"EXPLAIN (VERBOSE, FORMAT JSON) {self.sql}"
-        batch = p.parse(b"", sql.encode(), self.oids) + p.bind_values(bound.values, bound.formats)
+        batch += p.parse(b"", sql.encode(), self.oids) + p.bind_values(bound.values, bound.formats)
         answer = await executor.collect(batch + p.EXECUTE_UNNAMED + p.SYNC)
         if answer.error is not None:
             return None
-        found: dict[str, Any] = json.loads(_text(answer.rows[0]))[0]["Plan"]
-        return found
+        document: dict[str, Any] = json.loads(_text(answer.rows[1]))[0]["Plan"]
+        return document, _text(answer.rows[0]) != "t"
 
     async def _assumed_rows(self, executor: Executor, tables: list[Table]) -> dict[int, int]:
         """How many rows the engine takes the tables to have."""
