@@ -16,7 +16,6 @@ from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.pushed_aggregates import bind_message
 from dsql_server.processor.row_limits import may_exceed
 from dsql_server.statements import (
-    BATCHED_JOINS_PARAMETER,
     LockStrength,
     SqlSyntaxError,
     Statement,

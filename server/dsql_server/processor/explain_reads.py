@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
 from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps, StorageReader
@@ -103,4 +103,4 @@ class ReadMeter:
         reads = Reads()
         for alias in (scan.alias, *scan.also):
             self.by_alias[alias] = reads
-        return Scan(scan.alias, scan.table, _MeteredAccess(scan.access, (reads, self.total)), scan.also)
+        return replace(scan, access=_MeteredAccess(scan.access, (reads, self.total)))
