@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from dsql_server.catalog.introspection import Listing, build_sequences, build_tables, oid_map, read_document
 from dsql_server.catalog.state import (
@@ -38,6 +38,8 @@ class CatalogChange:
     engine_sql: str = ""
     shared: bool = False
     sequences: tuple[Sequence, ...] = ()  #: new and changed ones
+    #: the author's settings that decide how constants are read, as far as they aren't the defaults
+    settings: dict[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         plain = asdict(self)
@@ -69,7 +71,14 @@ class Difference:
 
 
 def describe_change(
-    state: CatalogState, difference: Difference, *, sql: str, role: str, search_path: str, shared: bool = False
+    state: CatalogState,
+    difference: Difference,
+    *,
+    sql: str,
+    role: str,
+    search_path: str,
+    shared: bool = False,
+    settings: dict[str, str] | None = None,
 ) -> CatalogChange:
     """The change that ``sql`` made, on top of ``state``."""
     before, after = difference.before, difference.after
@@ -86,6 +95,7 @@ def describe_change(
         tuple(sorted(ids[oid] for oid in gone if oid in ids)),
         next_id,
         shared=shared,
+        settings=settings or {},
         sequences=tuple(s for s in sequences if state.sequences.get(s.relation_id) != s),
     )
 

@@ -112,7 +112,7 @@ class Planning(Transactions):
         answer = await self.executor.collect(
             p.query(
                 "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('TimeZone'), "
-                "pg_catalog.current_setting('DateStyle')"
+                "pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle')"
             )
         )
         self._settings_stale = False

@@ -155,7 +155,7 @@ class Steering(Planning):
         if touches_other_databases(statement):
             # Elsewhere nothing may depend on a role any more that goes or gets another name.
             await self.services.pool.catch_up(executor.processor)
-        answer, pending = await run_definition(executor, statement, self.plan_settings.search_path)
+        answer, pending = await run_definition(executor, statement, self.plan_settings)
         self._definition = pending
         return answer, self.services.jobs.plan(statement, pending)
 

@@ -24,6 +24,7 @@ from dsql_server.processor.definition_rules import (
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
+from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.pool import replay_changes
 from dsql_server.processor.role_mappings import change_mappings, refuse_mapped, renamed_mappings
 from dsql_server.statements import Statement
@@ -58,7 +59,7 @@ def touches_other_databases(statement: Statement) -> bool:
 
 
 async def run_definition(
-    executor: Executor, statement: Statement, search_path: str
+    executor: Executor, statement: Statement, session: PlanSettings
 ) -> tuple[Answer, PendingDefinition]:
     """Run the statement in the engine's transaction and describe what it did.
 
@@ -95,13 +96,14 @@ async def run_definition(
             raise unfit
         raise EngineRefusal(_without_other_databases(answer.error), offset=statement.offset)
     after = Listing.read(await _ask(executor, b"", LISTING_SQL))
-    difference = await _difference(executor, before, after, search_path)
+    difference = await _difference(executor, before, after, session.search_path)
     change = describe_change(
         state,
         difference,
         sql=statement.engine_sql,
         role=executor.processor.role,
-        search_path=search_path,
+        search_path=session.search_path,
+        settings=session.reading,
         shared=definition.object_type in _SHARED_OBJECTS,
     )
     check_tables(change, executor.limits)
@@ -145,12 +147,19 @@ def _altered_sequences(state: CatalogState, statement: Statement) -> list[Sequen
 async def _difference(executor: Executor, before: Listing, after: Listing, search_path: str) -> Difference:
     """Read the objects that changed. Expressions are printed with every name qualified."""
     tables, sequences = after.tables_changed_since(before), after.sequences_changed_since(before)
-    restore = f"SET LOCAL search_path = {search_path}" if search_path else "SET LOCAL search_path TO DEFAULT"
+    restore = "SET LOCAL search_path TO DEFAULT"
+    if search_path:
+        # A value, not SQL: what PostgreSQL takes for a list of names may hold anything.
+        restore = f"SELECT pg_catalog.set_config('search_path', {_literal(search_path)}, true)"
     await _run(executor, "SET LOCAL search_path = pg_catalog")
     table_document = await _ask(executor, b"", tables_sql(tables)) if tables else "[]"
     sequence_document = await _ask(executor, b"", sequences_sql(sequences)) if sequences else "[]"
     await _run(executor, restore)
     return Difference(before, after, table_document, sequence_document)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 async def _ask(executor: Executor, opening: bytes, sql: str) -> str:

@@ -11,10 +11,11 @@ from dsql_server.catalog.changes import Catalog
 from dsql_server.encoding import type_oids as oids
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone
+from dsql_server.processor.errors import server_unavailable
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.plan_facts import FactReader, PlanFacts
 from dsql_server.processor.plan_reader import PlanReader
-from dsql_server.processor.pool import ProcessorPool, QueryProcessor
+from dsql_server.processor.pool import DEFAULT_SEARCH_PATH, ProcessorPool, QueryProcessor
 from dsql_server.processor.pushed_aggregates import PushedAggregates, find_pushed_aggregates
 from dsql_server.processor.roles import PLANNER_ROLE
 from dsql_server.processor.sequence_uses import SEQUENCE_FUNCTIONS, SEQUENCES_VIEW, sequence_uses
@@ -53,6 +54,17 @@ class PlanSettings(NamedTuple):
     search_path: str = ""  #: as SHOW prints it; empty: the default
     time_zone: str = "UTC"
     date_style: str = "ISO, MDY"
+    interval_style: str = "postgres"
+
+    @property
+    def reading(self) -> dict[str, str]:
+        """The settings that decide how constants are read, by name, as far as they aren't the defaults."""
+        names = {"time_zone": "TimeZone", "date_style": "DateStyle", "interval_style": "IntervalStyle"}
+        return {
+            name: getattr(self, field)
+            for field, name in names.items()
+            if getattr(self, field) != self._field_defaults[field]
+        }
 
 
 _PlanKey = tuple[str, tuple[int, ...], PlanSettings]
@@ -165,7 +177,10 @@ class Planner:
         if connection is None:
             raise EngineGone  # the server stops
         while self._processor.version < self._catalog.version:
-            await self._processor.replay(self._catalog)
+            try:
+                await self._processor.replay(self._catalog)
+            except EngineError as error:
+                raise server_unavailable() from error
         state = self._catalog.state
         await self._prepare_settings(connection, settings)
         self.planned += 1
@@ -224,10 +239,12 @@ class Planner:
             self._facts = await self._fact_reader.read(connection)
             self._facts_version = self._processor.version
         if settings != self._settings:
+            path = settings.search_path or DEFAULT_SEARCH_PATH
             order = settings.date_style.partition(",")[2].strip() or "MDY"
             await connection.execute(
-                f"SET search_path = {settings.search_path or 'DEFAULT'}; SET TimeZone = {_quoted(settings.time_zone)}; "
-                f"SET DateStyle = 'ISO, {order}'"
+                f"SELECT pg_catalog.set_config('search_path', {_quoted(path)}, false), "
+                f"pg_catalog.set_config('TimeZone', {_quoted(settings.time_zone)}, false), "
+                f"pg_catalog.set_config('DateStyle', {_quoted('ISO, ' + order)}, false)"
             )
             self._settings = settings
 

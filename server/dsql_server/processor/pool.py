@@ -126,11 +126,15 @@ async def replay_changes(
 
 
 def _replay_sql(change: CatalogChange) -> str:
-    """One transaction. A line ends the author's statement, for it may end in a comment."""
+    """One transaction. A line ends the author's statement, for it may end in a comment.
+
+    The author is the session's user for it, too: SESSION_USER stands for the author's role and for nobody else.
+    """
+    settings = {"search_path": change.search_path or DEFAULT_SEARCH_PATH, **change.settings}
+    values = ", ".join(f"pg_catalog.set_config({_literal(k)}, {_literal(v)}, true)" for k, v in settings.items())
     return (
-        f"BEGIN; SET LOCAL search_path = {change.search_path or DEFAULT_SEARCH_PATH}; "
-        f"SET LOCAL ROLE {quote_identifier(change.role or ENGINE_ROLE)}; {change.sql}\n; "
-        f"RESET ROLE; {change.engine_sql}; COMMIT"
+        f"BEGIN; SELECT {values}; SET LOCAL SESSION AUTHORIZATION {quote_identifier(change.role or ENGINE_ROLE)}; "
+        f"{change.sql}\n; RESET SESSION AUTHORIZATION; {change.engine_sql}; COMMIT"
     )
 
 
