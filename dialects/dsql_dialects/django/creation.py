@@ -8,12 +8,16 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+from django.db import DatabaseError
 from django.db.backends.postgresql.creation import DatabaseCreation as PostgresqlCreation
 
+from dsql_connectors.core.retry import is_occ_error
 from dsql_dialects.django.isolation import Isolation
 from dsql_dialects.django.local_server import local_server, local_settings
 
 SCHEMA_PREFIX = "test_"
+
+CREATION_ATTEMPTS_MAX = 5
 
 
 class DatabaseCreation(PostgresqlCreation):
@@ -34,10 +38,27 @@ class DatabaseCreation(PostgresqlCreation):
         self._own_settings = dict(self.connection.settings_dict)
         self._start_local_server(verbosity)
         self._schema = self._schema_name(keepdb)
-        name: str = super().create_test_db(verbosity, autoclobber, serialize, keepdb)
+        name = self._create_despite_conflicts(verbosity, autoclobber, serialize, keepdb)
         self.connection.isolation = Isolation(self.connection)
         self.connection.close()  # the next one is watched by it
         self.connection.ensure_connection()
+        return name
+
+    def _create_despite_conflicts(self, verbosity: int, autoclobber: bool, serialize: bool, keepdb: bool) -> str:
+        """Other runs on the cluster change the catalog, too, and what migrations do in a transaction may lose to that.
+
+        What has been migrated stays; the rest is done by the next attempt.
+        """
+        name: str
+        for _ in range(CREATION_ATTEMPTS_MAX - 1):
+            try:
+                name = super().create_test_db(verbosity, autoclobber, serialize, keepdb)
+                return name
+            except DatabaseError as error:
+                if not is_occ_error(error):
+                    raise
+                keepdb = True
+        name = super().create_test_db(verbosity, autoclobber, serialize, keepdb)
         return name
 
     def destroy_test_db(
