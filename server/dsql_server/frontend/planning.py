@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dsql_server.frontend.session_settings import is_utf8
 from dsql_server.frontend.statements import PLANNED_KINDS, Prepared, changes_settings
 from dsql_server.frontend.transactions import BLOCK, FAILED, Transactions
 from dsql_server.interfaces import protocol as p
@@ -15,13 +14,7 @@ from dsql_server.processor.plan import LoadPlan, copy_plan
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.pushed_aggregates import bind_message
 from dsql_server.processor.row_limits import may_exceed
-from dsql_server.statements import (
-    LockStrength,
-    SqlSyntaxError,
-    Statement,
-    StatementKind,
-    classify,
-)
+from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify, is_utf8
 from dsql_server.statements.dump import for_pg_dump
 
 LOCK_MODES = {
@@ -55,11 +48,6 @@ class Planning(Transactions):
             raise aborted_block()
 
     def _refusal(self, statement: Statement | None) -> SqlError | None:
-        parameter = statement.parameter if statement is not None and statement.kind == StatementKind.SET else None
-        if parameter is not None and parameter.name == "client_encoding" and parameter.values is not None:
-            encoding = ", ".join(parameter.values)
-            if not is_utf8(encoding):
-                return SqlError("22023", f'invalid value for parameter "client_encoding": "{encoding}"')
         for refusal in statement.refusals if statement is not None else ():
             if refusal.lifted_by in self._off:
                 continue

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dsql_server.processor.errors import SqlError
-from dsql_server.statements import SqlSyntaxError, classify
+from dsql_server.statements import SqlSyntaxError, classify, is_utf8
 
 #: Names the cluster for clients that reach it by another host name; no parameter of the session.
 CLUSTER_ID_OPTION = "amzn-cluster-id"
-#: Every row passes through in UTF-8; SQL_ASCII asks for no conversion either.
-_ENCODINGS = frozenset({"UTF8", "UNICODE", "SQLASCII"})
 #: How PostgreSQL spells the names of parameters that it reports.
 _REPORTED_NAMES = {name.lower(): name for name in ("DateStyle", "TimeZone", "IntervalStyle", "client_encoding")}
-
-
-def is_utf8(encoding: str) -> bool:
-    """Whether text in a client encoding of this name passes through unchanged."""
-    return "".join(c for c in encoding.upper() if c.isalnum()) in _ENCODINGS
 
 
 def parse_options(options: str) -> dict[str, str]:

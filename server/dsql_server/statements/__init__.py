@@ -16,7 +16,7 @@ from dsql_server.statements.model import (
     StatementKind,
     TransactionModes,
 )
-from dsql_server.statements.settings import BATCHED_JOINS_PARAMETER, refuse_change
+from dsql_server.statements.settings import BATCHED_JOINS_PARAMETER, is_utf8, refuse_change
 
 __all__ = [
     "BATCHED_JOINS_PARAMETER",
@@ -36,6 +36,7 @@ __all__ = [
     "StatementKind",
     "TransactionModes",
     "classify",
+    "is_utf8",
     "lift_literals",
     "refuse_change",
 ]

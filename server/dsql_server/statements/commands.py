@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dsql_server.statements.model import CallArgument, Parameter, Refusal, TransactionModes
-from dsql_server.statements.settings import CONSTANT_PARAMETERS, refuse_change, refuse_parameter
+from dsql_server.statements.settings import (
+    CONSTANT_PARAMETERS,
+    refuse_change,
+    refuse_encoding,
+    refuse_parameter,
+)
 from dsql_server.statements.tree import Node, constant
 
 ISOLATION_LEVEL = "repeatable read"
@@ -80,6 +85,9 @@ def refuse_set(node: Node) -> Iterator[Refusal]:
             yield refuse_parameter(name)
     elif not is_constant(node):
         refusal = refuse_change(name)
+        values = parameter(node).values
+        if name.lower() == "client_encoding" and values is not None:
+            refusal = refuse_encoding(", ".join(values))
         if refusal is not None:
             yield refusal
 

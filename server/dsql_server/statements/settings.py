@@ -107,6 +107,22 @@ _POSTGRESQL_PARAMETERS = """
 POSTGRESQL_PARAMETERS = frozenset(_POSTGRESQL_PARAMETERS.split())
 
 
+#: Every row passes through in UTF-8; SQL_ASCII asks for no conversion either.
+_ENCODINGS = frozenset({"UTF8", "UNICODE", "SQLASCII"})
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether text in a client encoding of this name passes through unchanged."""
+    return "".join(c for c in encoding.upper() if c.isalnum()) in _ENCODINGS
+
+
+def refuse_encoding(encoding: str) -> Refusal | None:
+    """For a value of client_encoding."""
+    if is_utf8(encoding):
+        return None
+    return Refusal("22023", f'invalid value for parameter "client_encoding": "{encoding}"')
+
+
 def refuse_change(name: str) -> Refusal | None:
     """Whether SET, RESET or set_config() of a parameter is refused.
 
