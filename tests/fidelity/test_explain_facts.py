@@ -243,6 +243,17 @@ def test_parameters_and_blocks(connection: Connection) -> None:
     assert line.startswith("Index Scan using by_kind on parts")
 
 
+def test_prepared_statements_are_explained_each_time(connection: Connection) -> None:
+    sql = b"EXPLAIN ANALYZE SELECT name FROM parts WHERE id = %s"
+    for number in (1, 2, 3, 4):
+        lines = [line for (line,) in connection.execute(sql, [number], prepare=True)]
+        assert lines[0].startswith("Index Only Scan using parts_pkey on parts")
+        counted = connection.execute(
+            b"EXPLAIN ANALYZE SELECT count(*) FROM parts WHERE id > %s", [number], prepare=True
+        )
+        assert str(next(counted)[0]).startswith("Aggregate")
+
+
 def test_what_is_no_scan_of_a_table_stays_postgresqls(connection: Connection) -> None:
     assert plan(connection, "SELECT 1") == ["Result  (cost=0.00..0.01 rows=1 width=4)"]
     assert plan(connection, "VALUES (1), (2)") == ['Values Scan on "*VALUES*"  (cost=0.00..0.03 rows=2 width=4)']

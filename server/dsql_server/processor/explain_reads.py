@@ -96,7 +96,12 @@ class ReadMeter:
     def metered(self, plan: LoadPlan) -> LoadPlan:
         """The plan with scans that are noted here; what else it loads isn't."""
         found: LoadPlan = object.__new__(LoadPlan)
-        found.__dict__ = {**plan.__dict__, "scans": [self._scan(scan) for scan in plan.scans], "aggregates": None}
+        found.__dict__ = {
+            **plan.__dict__,
+            "scans": [self._scan(scan) for scan in plan.scans],
+            "aggregates": None,
+            "direct": None,
+        }
         return found
 
     def _scan(self, scan: Scan) -> Scan:
