@@ -232,6 +232,17 @@ def test_json_has_the_same_nodes(connection: Connection) -> None:
     assert set(top["Statement DPU Estimate"]) == {"Compute", "Read", "Write", "Total"}
 
 
+def test_costs_and_batches_in_json(connection: Connection) -> None:
+    sql = "SELECT count(*) FROM account a JOIN parts p ON p.id = a.balance::int WHERE a.created_at IS NULL"
+    ((document,),) = connection.execute(f"EXPLAIN (FORMAT JSON) {sql}".encode())
+    aggregate = document[0]["Plan"]
+    (join,) = aggregate["Plans"]
+    assert (join["Node Type"], join["Recheck Cond"]) == ("Nested Loop (Batched Join)", "(id = (a.balance)::integer)")
+    assert aggregate["Total Cost"] > join["Total Cost"] > 200
+    first = plan(connection, sql)[0]
+    assert f"cost={aggregate['Startup Cost']:.2f}..{aggregate['Total Cost']:.2f} " in first
+
+
 def test_parameters_and_blocks(connection: Connection) -> None:
     with connection.transaction():
         connection.execute("INSERT INTO parts VALUES (300, 3, 'new')")

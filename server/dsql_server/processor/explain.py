@@ -17,15 +17,14 @@ from pglast import parser
 from dsql_server.processor.explain_conditions import join_conditions, names_others, split_condition
 from dsql_server.processor.explain_costs import carry_up
 from dsql_server.processor.explain_dpu import DpuEstimate, Work, estimate_dpu
+from dsql_server.processor.explain_json import BATCHED_JOIN, PlainPlan
 from dsql_server.processor.explain_scans import SCAN_TITLE, Context, ScanFacts, scan_facts, shape_scan
-from dsql_server.processor.explain_tree import Estimate, PlanNode, read_plan
+from dsql_server.processor.explain_tree import PlanNode, read_plan
 
 _JOIN = re.compile(r"Nested Loop(?: (?P<type>Left|Semi|Anti|Right|Full)(?: Join)?)?$")
-_BATCHED = "Nested Loop (Batched Join)"
 _TIME = re.compile(r"(Planning|Execution) Time: ([\d.]+) ms$")
 #: Of the engine's own storage, which DSQL doesn't have.
 _ENGINE_PROPERTIES = ("Heap Fetches", "Heap Blocks")
-_ENGINE_KEYS = ("Heap Fetches", "Rows Removed by Index Recheck")
 #: Planner settings that are the engine's own; EXPLAIN (SETTINGS) lists them.
 _ENGINE_SETTINGS = frozenset({"enable_bitmapscan", "enable_memoize", "jit", "max_parallel_workers_per_gather",
                               "plan_cache_mode", "random_page_cost"})  # fmt: skip
@@ -95,8 +94,8 @@ class Explanation:
         """The answer in JSON format."""
         document: list[dict[str, Any]] = json.loads(text)
         top = document[0]
-        facts = iter(scan_facts(self.plan, self.context.state))
-        self._show_plain(top["Plan"], facts)
+        facts = scan_facts(self.plan, self.context.state)
+        PlainPlan(self.context, facts, self.batches_joins).show(top["Plan"])
         times = 0.0
         for name in ("Planning Time", "Execution Time"):
             if name in top:
@@ -107,17 +106,6 @@ class Explanation:
             if self.context.is_executed and "Execution Time" in top:
                 top["Statement DPU Estimate"] = self._dpu(times).plain()
         return json.dumps(document, indent=2, ensure_ascii=False)
-
-    def _show_plain(self, node: dict[str, Any], facts: Any) -> None:
-        for name in _ENGINE_KEYS:
-            node.pop(name, None)
-        children = node.get("Plans", [])
-        if "Relation Name" in node and "Scan" in node["Node Type"]:
-            found = next(facts, None)
-            if found is not None:
-                _show_plain_scan(node, found, self.context)
-        for child in children:
-            self._show_plain(child, facts)
 
 
 def _show_scan(node: PlanNode, facts: ScanFacts, context: Context) -> None:
@@ -136,30 +124,6 @@ def _show_scan(node: PlanNode, facts: ScanFacts, context: Context) -> None:
     node.storage = shape.storage
 
 
-def _show_plain_scan(node: dict[str, Any], facts: ScanFacts, context: Context) -> None:
-    direction = " Backward" if node.get("Scan Direction") == "Backward" else ""
-    index = f" using {node['Index Name']}" if "Index Name" in node else ""
-    title = SCAN_TITLE.match(f"{node['Node Type']}{direction}{index} on {node['Relation Name']}")
-    if title is None:
-        return
-    estimate = None
-    if "Plan Rows" in node:
-        estimate = Estimate(node["Startup Cost"], node["Total Cost"], node["Plan Rows"], node["Plan Width"])
-    shape = shape_scan(title, facts, node.get("Index Cond"), node.get("Filter"), estimate, context)
-    node["Node Type"] = shape.kind
-    if shape.index is not None:
-        node["Index Name"] = shape.index
-    if shape.filter is None:
-        node.pop("Filter", None)
-    else:
-        node["Filter"] = shape.filter
-    if not shape.is_filtered_by_processor:
-        node.pop("Rows Removed by Filter", None)
-    if shape.estimate is not None:
-        node |= shape.estimate.plain()
-    node["Plans"] = [*(child.plain() for child in shape.storage), *node.pop("Plans", [])]
-
-
 def _show_batched(node: PlanNode, shapes: dict[int, tuple[PlanNode, ScanFacts]]) -> None:
     """A nested loop whose inner side is a scan collects rows of its outer side, and asks storage for all at once."""
     join = _JOIN.match(node.title)
@@ -171,7 +135,7 @@ def _show_batched(node: PlanNode, shapes: dict[int, tuple[PlanNode, ScanFacts]])
     joining = [
         text for text, full in zip(printed, facts.index_condition, strict=False) if names_others(full, facts.alias)
     ]
-    node.title = _BATCHED
+    node.title = BATCHED_JOIN
     join_filter, condition = node.value("Join Filter"), node.value("Filter")
     node.put("Join Filter", None)
     node.put("Filter", None)
