@@ -64,7 +64,7 @@ def ask_once(cluster: LocalCluster, sql: str) -> None:
     """Run a statement in a session of its own, and wait until the server has let it go."""
     before = held(cluster)
     with connect(cluster) as session:
-        answer = session.ask(query(sql))
+        answer = session.ask_patiently(sql)
         assert answer[0].kind == "C", answer
     settled(cluster, before)
 

@@ -236,20 +236,15 @@ def test_terminate(client: RawClient) -> None:
 def test_reads_beside_ddl_leave_no_rows_behind(cluster: LocalCluster, table: str) -> None:
     """The engine keeps what DDL did, but not the rows that the same transaction looked at."""
     with connect(cluster) as client:
-        client.ask(query(f"INSERT INTO {table} VALUES (1, 'old')"))
+        client.ask_patiently(f"INSERT INTO {table} VALUES (1, 'old')")
         for text in (
             f"SELECT * FROM {table}; CREATE TABLE protocol_more (id int PRIMARY KEY)",
             f"BEGIN; DROP TABLE protocol_more; SELECT * FROM {table}; COMMIT",
             f"BEGIN; SELECT * FROM {table}; CREATE ROLE protocol_role; COMMIT",
             f"BEGIN; DROP ROLE protocol_role; SELECT * FROM {table}; COMMIT",
         ):
-            answer = client.ask(query(text))
-            while any(m.kind == "E" and "(OC001)" in m.fields["M"] for m in answer):
-                # A job of another test changed the catalog meanwhile.
-                client.ask(query("ROLLBACK"))
-                answer = client.ask(query(text))
-            assert "E" not in kinds(answer), text
-            client.ask(query(f"UPDATE {table} SET v = v || '+' WHERE id = 1"))
-            assert rows_of(client.ask(query(f"SELECT count(*) FROM {table}"))) == [[b"1"]]
-        assert rows_of(client.ask(query(f"SELECT v FROM {table}"))) == [[b"old++++"]]
-        assert rows_of(client.ask(query("SELECT 1 FROM pg_roles WHERE rolname = 'protocol_role'"))) == []
+            assert "E" not in kinds(client.ask_patiently(text)), text
+            assert "E" not in kinds(client.ask_patiently(f"UPDATE {table} SET v = v || '+' WHERE id = 1"))
+            assert rows_of(client.ask_patiently(f"SELECT count(*) FROM {table}")) == [[b"1"]]
+        assert rows_of(client.ask_patiently(f"SELECT v FROM {table}")) == [[b"old++++"]]
+        assert rows_of(client.ask_patiently("SELECT 1 FROM pg_roles WHERE rolname = 'protocol_role'")) == []

@@ -117,12 +117,8 @@ def test_a_fast_client_is_held_back(cluster: LocalCluster, client: RawClient) ->
     one = bind([value], name="s") + execute() + SYNC
     client.ask(query("SELECT 1"))
     with Watch(cluster) as watch:
-        writer = threading.Thread(target=client.send, args=(query("SELECT pg_sleep(1)"), batch, one * 1000))
-        writer.start()
-        for _ in range(1002):
-            answer = client.until("Z")
-        writer.join()
-    assert rows_of(answer) == [[b"100000"]]
+        answers = client.exchange(query("SELECT pg_sleep(1)") + batch + one * 1000, count=1002)
+    assert rows_of(answers)[1:] == [[b"100000"]] * 1000
     assert watch.growth_bytes < GROWTH_MAX_BYTES
 
 
@@ -195,9 +191,6 @@ def test_a_long_batch_without_sync_is_worked_off(cluster: LocalCluster, client: 
     value = b"x" * 10_000
     client.ask(parse("SELECT length($1)", "s") + SYNC)
     with Watch(cluster) as watch:
-        writer = threading.Thread(target=client.send, args=((bind([value], name="s") + execute()) * 10_000, SYNC))
-        writer.start()
-        answer = client.until("Z")
-        writer.join()
+        answer = client.exchange((bind([value], name="s") + execute()) * 10_000 + SYNC)
     assert kinds(answer) == "2DC" * 10_000 + "Z"
     assert watch.growth_bytes < GROWTH_MAX_BYTES
