@@ -222,7 +222,7 @@ class RawClient:
     def exchange(self, data: bytes, last: str = "Z", count: int = 1) -> list[Message]:
         """Send more than both sides' sockets hold while taking what comes, up to the last of ``count`` messages.
 
-        From one thread: Python before 3.13.1 reads and writes a TLS connection from two threads at the price of an
+        From one thread: Python 3.11, for one, reads and writes a TLS connection from two threads at the price of an
         "EOF" now and then that nobody sent, as both share OpenSSL's note of what the connection waits for.
         """
         unsent = memoryview(data)
