@@ -126,6 +126,39 @@ def test_definitions_on_their_own_queue_up(dsql_cluster: LocalCluster, one: Sess
     assert (failures, made) == ([], DEFINING_SESSIONS * DEFINITIONS_A_SESSION)
 
 
+def test_sessions_that_define_at_once_all_have_every_change(dsql_cluster: LocalCluster, one: Session) -> None:
+    """Changes that arrive while a session catches up, and roles that all engine databases must let go of."""
+    failures: list[str] = []
+
+    def come_and_go(opening: str, kind: str, name: str, rest: str) -> None:
+        with dsql_cluster.connect(autocommit=True) as connection:
+            pending = [f"CREATE {kind} {name} {rest}", f"DROP {kind} {name}"] * DEFINITIONS_A_SESSION
+            while pending:
+                try:
+                    connection.execute(f"{opening} {pending[0]}".encode())
+                    del pending[0]
+                except psycopg.errors.SerializationFailure:
+                    pass  # only what is not alone in its text may lose against another
+                except psycopg.Error as error:
+                    failures.append(f"{pending[0]}: {error}")
+                    return
+
+    definitions = [
+        ("", "TABLE", "t_0", "(id int PRIMARY KEY)"),
+        ("", "ROLE", "r_0", ""),
+        ("SELECT 1;", "TABLE", "t_1", "(id int PRIMARY KEY)"),
+        ("SELECT count(*) FROM t;", "TABLE", "t_2", "(id int PRIMARY KEY)"),
+    ]
+    one.run("CREATE TABLE t (id int PRIMARY KEY)")
+    threads = [threading.Thread(target=come_and_go, args=definition) for definition in definitions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert one.column("SELECT relname FROM pg_class WHERE relname LIKE 't\\_%' AND relkind = 'r'") == []
+
+
 # -- tables and columns -----------------------------------------------------------------------------------------------
 
 

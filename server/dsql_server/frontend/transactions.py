@@ -129,7 +129,8 @@ class Transactions(ClientStream):
             executor.connection.on_lost = self.wind_up
         if executor.workspace is None:
             catalog = self.services.catalog
-            if executor.processor.version < catalog.version:
+            # Not once: others may change the catalog during a replay, and a transaction sees the whole of its version.
+            while executor.processor.version < catalog.version:
                 try:
                     await executor.processor.replay(catalog)
                 except EngineError as error:

@@ -253,24 +253,26 @@ async def commit_definition(executor: Executor, catalog: Catalog, pending: Pendi
         data,
     )
     await executor.submit(request)
+    processor = executor.processor
     if workspace.tables:
         # Rows were read in the same transaction and must not stay: the change is made anew, as in other databases.
         executor.rollback()
         if change.shared:
-            processor = executor.processor
             await replay_changes(processor.socket_path, processor.database, [change], with_shared=True)
         catalog.append(change)
         return
-    if not change.shared:
-        catalog.append(change)
-    executor.workspace = None
-    executor.engine_open = False
-    answer = await executor.collect(p.query("COMMIT"))
-    if change.shared:
-        # Whoever replays later changes finds the role there.
-        catalog.append(change)
-    if answer.error is not None:
-        return  # the engine is gone, and the processor with it; the change is durable all the same
-    executor.processor.advance(change.version)
-    if change.engine_sql:
-        await executor.processor.run_as_engine(change.engine_sql)
+    # From when the change is known to when it stands here, nobody may replay it here.
+    async with processor.catalog_lock:
+        if not change.shared:
+            catalog.append(change)
+        executor.workspace = None
+        executor.engine_open = False
+        answer = await executor.collect(p.query("COMMIT"))
+        if change.shared:
+            # Whoever replays later changes finds the role there.
+            catalog.append(change)
+        if answer.error is not None:
+            return  # the engine is gone, and the processor with it; the change is durable all the same
+        processor.advance(change.version)
+        if change.engine_sql:
+            await processor.run_as_engine(change.engine_sql)

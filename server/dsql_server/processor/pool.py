@@ -62,7 +62,7 @@ class QueryProcessor:
         self.intact = True  #: False while changes are replayed, and for good if one fails
         #: Rows loaded into local tables since they were last vacuumed, by qualified table name.
         self.dead_rows: dict[str, int] = {}
-        self._replaying = asyncio.Lock()
+        self.catalog_lock = asyncio.Lock()  #: held while the database's catalog moves from a version to another
 
     async def open(self, role: str, settings: dict[str, str]) -> None:
         """Connect as ``role``. Raises EngineError with the engine's refusal."""
@@ -72,13 +72,19 @@ class QueryProcessor:
     async def replay(self, catalog: Catalog) -> None:
         """Bring the database's catalog forward to the current version. The session must not be in a transaction.
 
-        Raises EngineError or EngineGone; the database is of no use then.
+        Raises EngineError or EngineGone; the database is not to be leased again then.
         """
-        async with self._replaying:
+        async with self.catalog_lock:
             changes = catalog.since(self.version)
             if changes:
                 self.intact = False
-                await replay_changes(self.socket_path, self.database, changes)
+                await replay_changes(
+                    # What a replay that fails got done is not done again: the session may still be on the database.
+                    self.socket_path,
+                    self.database,
+                    changes,
+                    on_replayed=lambda change: self.advance(change.version),
+                )
                 self.advance(changes[-1].version)
                 self.intact = True
 
@@ -108,19 +114,33 @@ class QueryProcessor:
 
 
 async def replay_changes(
-    socket_path: str, database: str, changes: list[CatalogChange], *, with_shared: bool = False
+    socket_path: str,
+    database: str,
+    changes: list[CatalogChange],
+    *,
+    with_shared: bool = False,
+    on_replayed: Callable[[CatalogChange], None] | None = None,
 ) -> None:
-    """Run the statements of ``changes`` in ``database``, each as the role and under the search path of its author."""
+    """Run the statements of ``changes`` in ``database``, each as the role and under the search path of its author.
+
+    ``on_replayed`` is told of each that is done. Raises EngineError or EngineGone; those behind are not done then.
+    """
     pending = [c for c in changes if with_shared or not c.shared]
     if not pending:
         return
     connection = await connect_engine(socket_path, ENGINE_ROLE, database)
+
+    async def replay(change: CatalogChange) -> None:
+        await connection.execute(_replay_sql(change))
+        if on_replayed is not None:
+            on_replayed(change)
+
     try:
         await connection.execute(_REPLAY_SETTINGS)
         for start in range(0, len(pending), REPLAY_BATCH_CHANGES):
-            # All are sent before the first is answered. After one that fails, the database is of no use anyway.
-            batch = (connection.execute(_replay_sql(c)) for c in pending[start : start + REPLAY_BATCH_CHANGES])
-            await asyncio.gather(*batch)
+            # All are sent before the first is answered. One that fails leaves its transaction open, and so those
+            # behind it fail as well.
+            await asyncio.gather(*(replay(c) for c in pending[start : start + REPLAY_BATCH_CHANGES]))
     finally:
         connection.close()
 
