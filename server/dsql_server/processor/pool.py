@@ -78,15 +78,13 @@ class QueryProcessor:
             changes = catalog.since(self.version)
             if changes:
                 self.intact = False
-                await replay_changes(
-                    # What a replay that fails got done is not done again: the session may still be on the database.
-                    self.socket_path,
-                    self.database,
-                    changes,
-                    on_replayed=lambda change: self.advance(change.version),
-                )
+                # What a replay that fails got done is not done again: the session may still be on the database.
+                await replay_changes(self.socket_path, self.database, changes, on_replayed=self._on_replayed)
                 self.advance(changes[-1].version)
                 self.intact = True
+
+    def _on_replayed(self, change: CatalogChange) -> None:
+        self.advance(change.version)
 
     def advance(self, version: int) -> None:
         """The database's catalog is at ``version`` now."""
