@@ -80,8 +80,23 @@ class SocketTransport:
             return
         if data:
             self._data_received(data)
+            if self._reading and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._read_rest()
         else:
             self._lose(None)
+
+    def _read_rest(self) -> None:
+        """Read what a peer sent before it reset the connection: libuv stops to tell of a socket with an error."""
+        while self._reading:
+            try:
+                data = self._receive(READ_MAX_BYTES)
+            except OSError as error:
+                self._lose(error)
+                return
+            if not data:
+                self._lose(None)
+                return
+            self._data_received(data)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
