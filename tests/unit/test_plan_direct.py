@@ -13,7 +13,8 @@ from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.rows import fields
 from dsql_server.processor.access import NOT_EXACT, Bound
-from dsql_server.processor.direct_read import DIRECT_ROWS_MAX, DirectRead
+from dsql_server.processor.direct_read import DIRECT_ROWS_MAX, DirectRead, read_directly
+from dsql_server.processor.targets import read_targets
 
 
 def known(table: Table) -> Table:
@@ -39,7 +40,7 @@ def output(node: dict[str, Any], *columns: str) -> dict[str, Any]:
 def direct(
     sql: str, node: dict[str, Any], parameter_oids: Sequence[int] = (), state: CatalogState = KNOWN
 ) -> DirectRead | None:
-    return plan_of(sql, node, parameter_oids, state).direct
+    return read_directly(read_targets(sql), node, plan_of(sql, node, parameter_oids, state))
 
 
 def rows(read: DirectRead | None, storage: Stored, *values: bytes | None, formats: Sequence[int] = ()) -> Any:

@@ -353,7 +353,7 @@ class ExtendedQuery(DirectAnswers):
             sent.batch,
             skip=sent.skip,
             ready=prepared.sets,
-            meanwhile=partial(executor.look_ahead, plan, portal.bound) if plan.insert is not None else None,
+            meanwhile=partial(executor.new_keys.look_ahead, plan, portal.bound) if plan.insert is not None else None,
         )
         self._answer_parses(sent, answer)
         if answer.copy_in:

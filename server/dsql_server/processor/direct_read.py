@@ -27,6 +27,7 @@ from dsql_server.processor.access import Access, Bound, PointGet
 from dsql_server.processor.conditions import TEXTS, OtherColumn, Parameter, count_conjuncts
 from dsql_server.processor.parse_tree import Node, is_a, parse_expression, walk
 from dsql_server.processor.plan import LoadPlan, Scan
+from dsql_server.processor.targets import Targets
 
 #: More rows than this are the engine's, which sends them piece by piece.
 DIRECT_ROWS_MAX = 2000
@@ -223,12 +224,13 @@ def check_binary(type_oid: int, value: bytes) -> None:
 # -- which statements ------------------------------------------------------------------------------------------
 
 
-def read_directly(statement: Node, document: dict[str, Any], plan: LoadPlan) -> DirectRead | None:
+def read_directly(targets: Targets, document: dict[str, Any], plan: LoadPlan) -> DirectRead | None:
     """The direct read that a statement is, or None: a plain SELECT of columns, all of its conditions understood.
 
-    ``document`` is the engine's plan for ``statement``, ``plan`` what was read off it.
+    ``targets`` is what its text says, ``document`` the engine's plan for it, ``plan`` all that was read off that.
     """
-    if not plan.plain_read or not is_plain_select(statement):
+    statement = targets.statement
+    if targets.renamed or not plan.plain_read or not is_plain_select(statement):
         return None
     nodes = _scans_below(document)
     by_alias = {scan.alias: scan for scan in plan.scans}

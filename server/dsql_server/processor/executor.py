@@ -14,8 +14,6 @@ from typing import Any
 
 from dsql_server.catalog.changes import Catalog
 from dsql_server.catalog.state import Table
-from dsql_server.encoding.keys import encode_value
-from dsql_server.encoding.type_oids import INT8
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath, StorageReader
 from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
@@ -28,7 +26,7 @@ from dsql_server.interfaces.messages import (
     LockMode,
     Unknown,
 )
-from dsql_server.processor.access import NOT_EXACT, Bound, Row
+from dsql_server.processor.access import NOT_EXACT, Bound
 from dsql_server.processor.engine_connection import Answer, EngineConnection
 from dsql_server.processor.errors import (
     EngineRefusal,
@@ -40,23 +38,19 @@ from dsql_server.processor.errors import (
     server_unavailable,
     system_entity,
 )
-from dsql_server.processor.inserts import InsertKeys, key_of
+from dsql_server.processor.new_keys import NewKeys
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.pushed_aggregates import PushedAggregates
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
-from dsql_server.processor.row_limits import check_row
 from dsql_server.processor.sequences import SequenceBlocks
 from dsql_server.processor.unbuilt_indexes import unique_violation
 from dsql_server.processor.workspace import (
     DuplicateInSnapshot,
     TableWork,
     Workspace,
-    extraction_sql,
     full_row,
-    has_null,
     load_messages,
-    unique_holders,
     writes_system_table,
 )
 
@@ -105,7 +99,7 @@ class Executor:
         self._sink = sink
         self.workspace: Workspace | None = None
         self.engine_open = False  #: BEGIN has been sent to the engine
-        self._looked_ahead: Bound | None = None  #: the execution whose new keys were looked up before it was over
+        self.new_keys = NewKeys(self)
         self.sequences = SequenceBlocks(self, commit_path, catalog)
         self._own_names = itertools.count()
         switch = processor.role != ADMIN_ROLE
@@ -170,6 +164,15 @@ class Executor:
         if self._role_on:
             batch = self._role_on + batch + self._role_off
         return await self.collect(batch + p.SYNC)
+
+    async def rows_as_loader(self, sql: str) -> list[bytes]:
+        """The rows of a query of the machinery's own, values in binary format. Raises SqlError."""
+        name, parse = self.connection.statement(sql)
+        answer = await self.collect_as_loader(parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED)
+        if answer.error is not None:
+            raise EngineRefusal(answer.error, hide_context=True)
+        at = bool(self._role_on)
+        return answer.rows[at] if len(answer.rows) > at else []
 
     async def collect(self, batch: bytes) -> Answer:
         """Send a batch of the machinery's own that ends with Sync or a Query, and wait for its rows."""
@@ -307,111 +310,11 @@ class Executor:
         assert workspace is not None
         try:
             workspace.count_rows(_changed_rows(tag))
-            if sizes:
-                for table in plan.written:
-                    await self._verify_written(workspace.work(table), sizes=True)
-                return
-            if plan.insert is not None and plan.single_insert_only and plan.insert.complete:
-                try:
-                    if bound is not self._looked_ahead:
-                        self._verify_known(plan.insert, bound)
-                    await self._verify_drawn(plan.insert)
-                    return
-                except NOT_EXACT:
-                    await self._verify_written(workspace.work(plan.insert.table))
-            for table in plan.verified:
-                await self._verify_written(workspace.work(table))
+            await self.new_keys.check(plan, bound, sizes)
         except LimitExceeded as limit:
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
         except DuplicateInSnapshot as duplicate:
             raise await self._duplicate_error(duplicate) from None
-
-    def look_ahead(self, plan: LoadPlan, bound: Bound) -> None:
-        """Look a new row's keys up while the engine is busy with it; :meth:`after_write` says what is to be said."""
-        insert = plan.insert
-        if insert is not None and plan.single_insert_only and insert.complete:
-            try:
-                self._verify_known(insert, bound)
-            except (DuplicateInSnapshot, *NOT_EXACT):
-                return
-            self._looked_ahead = bound
-
-    def _verify_known(self, insert: InsertKeys, bound: Bound) -> None:
-        """One row whose unique keys are known from the parameters: look each up while nothing else waits."""
-        assert self.workspace is not None
-        work = self.workspace.work(insert.table)
-        t = self.workspace.t_start
-        for index, getters in insert.keys:
-            key = key_of(insert.table, index, getters, bound)
-            if key is None or key in work.verified:
-                continue
-            if insert.preloaded:
-                pass  # whoever held it was in the engine
-            elif index.primary:
-                if key not in work.loaded:
-                    value = self._storage.get(key, t)
-                    if value is not None:
-                        raise DuplicateInSnapshot(insert.table, [(key, value)])
-            else:
-                encoder = next(e for i, e in insert.table.plain_indexes if i is index)
-                self._refuse_strangers(work, unique_holders(insert.table, key, encoder, self._storage, t))
-            work.verified.add(key)
-
-    async def _verify_drawn(self, insert: InsertKeys) -> None:
-        """Look up the keys that the statement drew from sequences: the session remembers what it drew last."""
-        for index, sequence in insert.drawn:
-            name, parse = self.connection.statement(f"SELECT pg_catalog.currval({sequence}::pg_catalog.regclass)")
-            batch = parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED
-            answer = await self.collect(self._role_on + batch + self._role_off + p.SYNC)
-            if answer.error is not None:
-                raise EngineRefusal(answer.error, hide_context=True)
-            drawn = p.data_row_fields(answer.rows[bool(self._role_on)][0])[0]
-            assert drawn is not None, "a sequence has a value once one was drawn"
-            self._verify_known(insert.with_drawn(index, encode_value(INT8, drawn)), Bound((), ()))
-
-    def _refuse_strangers(self, work: TableWork, holders: list[Row]) -> None:
-        strangers = [row for row in holders if row[0] not in work.loaded]
-        if strangers:
-            raise DuplicateInSnapshot(work.table, strangers)
-
-    async def _verify_written(self, work: TableWork, sizes: bool = False) -> None:
-        """Ask the engine for the rows written so far, for their sizes, and look up the keys that weren't yet."""
-        assert self.workspace is not None
-        table, t = work.table, self.workspace.t_start
-        if not sizes and not any(i is not None and i.unique for i in (table.primary_key, *table.indexes)):
-            return
-        name, parse = self.connection.statement(extraction_sql(table, everything=False))
-        batch = parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED
-        if self._role_on:
-            answer = await self.collect(self._role_on + batch + self._role_off + p.SYNC)
-            rows = answer.rows[1] if len(answer.rows) > 1 else []
-        else:
-            answer = await self.collect(batch + p.SYNC)
-            rows = answer.rows[0] if answer.rows else []
-        if answer.error is not None:
-            raise EngineRefusal(answer.error, hide_context=True)
-        head = p.pack_i16(table.arity)
-        encoder = table.key_encoder
-        for row in rows:
-            if not row[6]:
-                continue
-            image = head + row[12:]
-            if len(image) > self.limits.small_row_bytes:
-                check_row(table, image, self.limits)
-            if encoder is not None:
-                key = encoder.from_row(image)
-                if key not in work.loaded and key not in work.verified:
-                    value = self._storage.get(key, t)
-                    if value is not None:
-                        raise DuplicateInSnapshot(table, [(key, value)])
-                    work.verified.add(key)
-            for index, entry_encoder in table.plain_indexes:
-                if not index.unique or (has_null(index, image) and not index.nulls_not_distinct):
-                    continue
-                entry = entry_encoder.from_row(image)
-                if entry not in work.verified:
-                    self._refuse_strangers(work, unique_holders(table, entry, entry_encoder, self._storage, t))
-                    work.verified.add(entry)
 
     async def _duplicate_error(self, duplicate: DuplicateInSnapshot) -> SqlError:
         """Load the row that holds the key: the engine then says exactly what it would have said."""
@@ -484,7 +387,7 @@ class Executor:
         if plan.has_conflict_clause:
             return True
         try:
-            self._verify_known(plan.insert, bound)
+            self.new_keys.look_up(plan.insert, bound)
         except (DuplicateInSnapshot, *NOT_EXACT):
             return False
         return True

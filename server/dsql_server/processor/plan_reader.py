@@ -10,7 +10,6 @@ from typing import Any
 from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.processor.access import Access, choose_access
 from dsql_server.processor.conditions import Conjunct, OtherColumn, conjuncts, count_conjuncts, initplan_outputs
-from dsql_server.processor.direct_read import read_directly
 from dsql_server.processor.limits import RowCount, limited, one_row, wanted_rows
 from dsql_server.processor.plan import LoadPlan, Scan
 from dsql_server.processor.targets import Targets
@@ -99,8 +98,6 @@ class PlanReader:
             self.result, self._state, self._targets, self._views, self._oids, self._not_parameters, unmerged
         )
         writes.read([node for node, _ in self._nodes], self._plan)
-        if not self._targets.renamed:
-            self.result.direct = read_directly(self._targets.statement, self._plan, self.result)
         return self.result
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from dsql_server.catalog.changes import Catalog
 from dsql_server.encoding import type_oids as oids
 from dsql_server.interfaces import protocol as p
+from dsql_server.processor.direct_read import read_directly
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone
 from dsql_server.processor.errors import server_unavailable
 from dsql_server.processor.plan import LoadPlan
@@ -209,6 +210,8 @@ class Planner:
         if readers and (plan.written or any(name in text or name in sql for name in readers)):
             # Checks and defaults of written tables may call them, too.
             plan.whole = list(state.tables.values())
+        # Last: what it asks of the plan is kept from then on.
+        plan.direct = read_directly(targets, document, plan)
         self.scans += len(plan.scans)
         self.scans_narrowed += sum(scan.access.restricted for scan in plan.scans)
         return plan
