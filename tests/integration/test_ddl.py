@@ -20,6 +20,7 @@ TABLES_MANY = 300 if os.environ.get("DSQLKIT_FULL") == "1" else 60
 DEFINITION_MS_MAX = 150
 DEFINING_SESSIONS = 3
 DEFINITIONS_A_SESSION = 8
+DEFINING_ROUNDS = 30 if os.environ.get("DSQLKIT_FULL") == "1" else 3
 ARN = "arn:aws:iam::123456789012:role/example"
 
 
@@ -157,6 +158,16 @@ def test_sessions_that_define_at_once_all_have_every_change(dsql_cluster: LocalC
         thread.join()
     assert failures == []
     assert one.column("SELECT relname FROM pg_class WHERE relname LIKE 't\\_%' AND relkind = 'r'") == []
+
+
+def test_a_defining_session_misses_no_change_that_a_job_makes(one: Session) -> None:
+    for _ in range(DEFINING_ROUNDS):
+        one.run("CREATE TABLE t (id int PRIMARY KEY, v int)")
+        jobs = [one.value(f"CREATE UNIQUE INDEX ASYNC i_{n} ON t (v) WHERE v > {n}") for n in range(8)]
+        for job_id in jobs:
+            assert one.value(f"CALL sys.wait_for_job('{job_id}')") is True
+        assert one.rows("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid") == []
+        one.run("DROP TABLE t")
 
 
 # -- tables and columns -----------------------------------------------------------------------------------------------
