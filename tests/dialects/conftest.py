@@ -57,7 +57,8 @@ def make_async_engine(dsql_url: str) -> Callable[..., AsyncEngine]:
 class Linter:
     """Collects statements and has AWS's linter look at them."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str) -> None:
+        self.program = program
         self.statements: list[str] = []
 
     def listen(self, engine: Engine) -> None:
@@ -71,14 +72,16 @@ class Linter:
 
     def problems(self) -> str:
         """What the linter says; empty if it has nothing to say."""
-        program = shutil.which("dsql-lint") or str(Path(sys.executable).with_name("dsql-lint"))
         script = "".join(f"{statement.strip().rstrip(';')};\n" for statement in self.statements)
-        finished = subprocess.run([program, "-"], input=script, capture_output=True, text=True, check=False)
+        finished = subprocess.run([self.program, "-"], input=script, capture_output=True, text=True, check=False)
         return "" if finished.returncode == 0 else finished.stdout + finished.stderr
 
 
 @pytest.fixture
 def linter() -> Linter:
     """AWS's linter, to be given statements."""
-    pytest.importorskip("dsql_lint", reason="AWS's linter is not installed (pip install dsql-lint)")
-    return Linter()
+    beside = Path(sys.executable).with_name("dsql-lint")
+    program = str(beside) if beside.exists() else shutil.which("dsql-lint")
+    if program is None:
+        pytest.skip("AWS's linter is not installed (pip install dsql-lint)")
+    return Linter(program)

@@ -1,4 +1,4 @@
-"""A model with everything that DSQL can hold: types, keys, indexes, identity, foreign keys, comments, a computed column."""
+"""A model with everything that DSQL can hold: types, keys, indexes, identity, comments, a computed column."""
 
 from __future__ import annotations
 
