@@ -68,7 +68,7 @@ def upgrade():
     )
     op.create_table("items", sa.Column("id", sa.Uuid, primary_key=True), sa.Column("order_id", sa.Integer))
     op.bulk_insert(
-        sa.table("orders", sa.column("customer", sa.Text)), [{"customer": f"c{n}"} for n in range(1200)]
+        sa.table("orders", sa.column("customer", sa.Text)), [{"customer": f"c{n}"} for n in range(25)]
     )
 
 
@@ -123,8 +123,9 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, engine: Engine) -> Project:
+def project(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An Alembic environment on the cluster."""
+    monkeypatch.setattr("dsql_dialects.sqlalchemy.alembic.BACKFILL_ROWS", 10)  # so that it takes several
     return Project(tmp_path, engine)
 
 
@@ -165,7 +166,7 @@ def test_a_failed_migration_can_be_run_again(project: Project, engine: Engine, f
     project.write("two", SECOND)
     command.upgrade(project.config, "head")
     assert count(engine, "SELECT version_num FROM alembic_version") == "two"
-    assert count(engine, "SELECT count(*) FROM orders") == 1200
+    assert count(engine, "SELECT count(*) FROM orders") == 25
     assert count(engine, "SELECT note FROM orders WHERE customer = 'c1'") == "none!"
     assert set(inspect(engine).get_table_names()) == {"alembic_version", "items", "orders"}
 
@@ -195,8 +196,9 @@ def test_a_failed_index_build_can_be_run_again(project: Project, engine: Engine)
 def test_autogenerate_makes_the_model_and_then_sees_no_difference(project: Project, engine: Engine) -> None:
     with engine.begin() as connection:  # Alembic doesn't generate sequences
         connection.execute(sa.text("CREATE SEQUENCE numbers CACHE 65536"))
-    command.revision(project.config, "all", autogenerate=True)
-    command.upgrade(project.config, "head")
+    for name in ("tables", "keys of cycles"):  # which Alembic leaves for the second time, as on PostgreSQL
+        command.revision(project.config, name, autogenerate=True)
+        command.upgrade(project.config, "head")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     command.check(project.config)

@@ -104,6 +104,7 @@ class DSQLDialect(DSQLReflection, PGDialect):
     supports_virtual_generated_columns = False
     supports_server_side_cursors = False
     supports_sane_multi_rowcount = True
+    use_insertmanyvalues_wo_returning = True  # one statement for many rows is cheaper than many in a pipeline
     default_isolation_level: IsolationLevel | None = ISOLATION_LEVEL
 
     #: Names that only the driver in use takes as connection parameters, beside libpq's.
