@@ -46,6 +46,7 @@ UNSUPPORTED = refusals(
     ("REASSIGN OWNED BY admin TO admin", "unsupported statement: ReassignOwned"),
     ("DROP OWNED BY admin", "unsupported statement: DropOwned"),
     ("DROP DATABASE postgres", "unsupported statement: Dropdb"),
+    ("ALTER FUNCTION lower(text) IMMUTABLE", "unsupported statement: AlterFunction"),
 )
 
 OWN_WORDS = refusals(

@@ -100,6 +100,8 @@ VERSIONS = [
         ("current-schema", "SELECT current_schema", "public"),
         ("current-schema-function", "SELECT current_schema()", "public"),
         ("current-database", "SELECT current_database()", "postgres"),
+        ("current-catalog", "SELECT current_catalog", "postgres"),
+        ("current-catalog-in-a-condition", "SELECT 1 WHERE CURRENT_CATALOG = current_database()", "1"),
         ("current-user", "SELECT current_user", "admin"),
         ("session-user", "SELECT session_user", "admin"),
         ("max-connections", "SHOW max_connections", "20"),

@@ -166,7 +166,7 @@ class ExtendedQuery(DirectAnswers):
                 raise refusal
             self._out.append(p.PARSE_COMPLETE_MESSAGE)
         else:
-            pending.parts.append(raw)
+            pending.parts.append(_for_engine(name, raw, prepared))
             pending.names.append(name)
         self._prepared[name] = prepared
 
@@ -375,6 +375,15 @@ class ExtendedQuery(DirectAnswers):
         self._wrote = False
         self._answer_parses(sent, answer)
         self._take(answer)
+
+
+def _for_engine(name: bytes, raw: bytes, prepared: Prepared) -> bytes:
+    """A Parse message as the engine gets it: the client's, unless a query has to say something in other words."""
+    statement = prepared.statement
+    assert statement is not None
+    if statement.kind not in PLANNED_KINDS or statement.engine_sql == statement.text:
+        return raw
+    return p.parse(name, statement.engine_sql.encode(), prepared.oids)
 
 
 def _text(name: bytes) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from dsql_server.statements import alterations, commands, definitions, indexes, objects, tables
+from dsql_server.statements.current_catalog import with_own_catalog
 from dsql_server.statements.facts import Facts, collect
 from dsql_server.statements.model import Refusal, SqlSyntaxError, Statement, StatementKind
 from dsql_server.statements.syntax import Parsed, explained_text, parse
@@ -128,6 +129,7 @@ def _query(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
     return replace(
         found,
         kind=_QUERIES[parsed.name],
+        engine_sql=with_own_catalog(parsed) if found.engine_sql is parsed.engine_sql else found.engine_sql,
         refusals=tuple(facts.refusals),
         is_read_only=not facts.writes and facts.locking is None,
         returning=returning,

@@ -17,6 +17,7 @@ STATISTICS_TARGET_MAX = 100
 _SYSTEM_NAMES = {("OBJECT_ROLE", ADMIN_ROLE), *(("OBJECT_SCHEMA", name) for name in SYSTEM_SCHEMAS)}
 SYSTEM_ENTITY = Refusal("0A000", "feature not supported on system entity")
 PROCEDURE = Refusal("0A000", "PROCEDURE is not supported")
+_ALTER_FUNCTION = Refusal("0A000", "unsupported statement: AlterFunction")
 
 _RELATIONS = frozenset({"OBJECT_TABLE", "OBJECT_SEQUENCE", "OBJECT_VIEW", "OBJECT_INDEX"})
 _ROUTINES = frozenset({"OBJECT_FUNCTION", "OBJECT_ROUTINE"})
@@ -191,9 +192,8 @@ def refuse_create_function(node: Node) -> Iterator[Refusal]:
 
 
 def refuse_alter_function(node: Node) -> Iterator[Refusal]:
-    if node.get("objtype") == "OBJECT_PROCEDURE":
-        yield PROCEDURE
-    yield from refuse_function_settings(node.get("actions", []))
+    """Changes of a function's properties; it can only be renamed, moved and given to another owner."""
+    yield PROCEDURE if node.get("objtype") == "OBJECT_PROCEDURE" else _ALTER_FUNCTION
 
 
 def refuse_function_settings(options: list[Node]) -> Iterator[Refusal]:
