@@ -39,6 +39,7 @@ _POSTGRESQL_DEFAULTS = {
     "random_page_cost": "4",
     "shared_buffers": "128MB",
     "synchronous_commit": "on",
+    "temp_file_limit": "-1",
     "track_activities": "on",
     "track_counts": "on",
     "unix_socket_permissions": "0777",

@@ -22,12 +22,12 @@ from dsql_server.catalog.state import (
     Sequence,
     Table,
 )
-from dsql_server.catalog.sys_schema import STORED_SCHEMA
+from dsql_server.catalog.sys_schema import JOBS_TABLE, MAPPINGS_TABLE, STORED_SCHEMA
 
 #: Stored tables behind the ``sys`` schema have fixed relation ids.
 SYSTEM_TABLES = {
-    (STORED_SCHEMA, "jobs"): JOBS_RELATION_ID,
-    (STORED_SCHEMA, "iam_pg_role_mappings"): IAM_MAPPINGS_RELATION_ID,
+    (STORED_SCHEMA, JOBS_TABLE): JOBS_RELATION_ID,
+    (STORED_SCHEMA, MAPPINGS_TABLE): IAM_MAPPINGS_RELATION_ID,
 }
 
 _OWN = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid"
@@ -93,8 +93,13 @@ SELECT coalesce(json_agg(json_build_object(
 ) ORDER BY s.oid), '[]'::json)::text FROM stored s
 """
 
+_SYSTEM_NAMES = ", ".join(f"('{schema}', '{name}')" for schema, name in SYSTEM_TABLES)
+
 #: Every stored table of the database.
-ALL_TABLES_SQL = _TABLES_SQL.format(condition="n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')")
+ALL_TABLES_SQL = _TABLES_SQL.format(
+    condition="(n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') "
+    f"OR (n.nspname, c.relname) IN ({_SYSTEM_NAMES}))"
+)
 
 _SEQUENCES_SQL = """
 SELECT coalesce(json_agg(json_build_object(

@@ -3,14 +3,16 @@
 Left out are functions that only Aurora DSQL's own code calls and whose arguments nobody has published: decode_job_*,
 fetch_seq_data_tuple, get_key_desc, job_err_msg.
 
-Stored are jobs and mappings in the schema STORED_SCHEMA, where no session looks. The views upon them tell an object
+Stored are jobs and mappings in tables among PostgreSQL's own, where no client looks. The views upon them tell an object
 by the number that it has in the session's own engine database: numbers differ from one database to the next.
 """
 
 from __future__ import annotations
 
-#: Where the rows behind the views of ``sys`` are. Clients' listings leave out schemas whose names begin with "pg_".
-STORED_SCHEMA = "pg_dsqlkit"
+#: Schema and names of the tables that hold the rows behind the views of ``sys``.
+STORED_SCHEMA = "pg_catalog"
+JOBS_TABLE = "engine_jobs"
+MAPPINGS_TABLE = "engine_iam_pg_role_mappings"
 
 #: What a session's connection to its engine is told about the session: parameters by these names.
 SESSION_ID_PARAMETER = "dsqlkit.session_id"
@@ -60,7 +62,7 @@ CREATE VIEW sys.jobs AS SELECT j.job_id, j.status, j.details, j.job_type, j.clas
   coalesce((SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname || '.' || c.relname = j.object_name ORDER BY c.oid LIMIT 1), j.object_id) AS object_id,
   j.object_name, j.start_time, j.update_time
-FROM {STORED_SCHEMA}.jobs j
+FROM {STORED_SCHEMA}.{JOBS_TABLE} j
 """
 
 _MAPPINGS_VIEW = f"""
@@ -70,7 +72,7 @@ CREATE VIEW sys.iam_pg_role_mappings AS SELECT m.iam_oid, m.arn,
   coalesce((SELECT r.oid FROM pg_catalog.pg_authid r WHERE r.rolname = m.grantor_pg_role_name), m.grantor_pg_role_oid)
     AS grantor_pg_role_oid,
   m.grantor_pg_role_name
-FROM {STORED_SCHEMA}.iam_pg_role_mappings m
+FROM {STORED_SCHEMA}.{MAPPINGS_TABLE} m
 """
 
 #: Sixteen bytes that stay the same within a transaction and are another's in every other one.
@@ -93,10 +95,9 @@ SELECT t.name, t.supported_in_pushdown FROM (VALUES
 SYS_SCHEMA_SQL = (
     "CREATE SCHEMA sys",
     "GRANT USAGE ON SCHEMA sys TO PUBLIC",
-    f"CREATE SCHEMA {STORED_SCHEMA}",
-    f"CREATE TABLE {STORED_SCHEMA}.jobs (job_id text PRIMARY KEY, status text, details text, job_type text, "
+    f"CREATE TABLE {STORED_SCHEMA}.{JOBS_TABLE} (job_id text PRIMARY KEY, status text, details text, job_type text, "
     "class_id oid, object_id oid, object_name text, start_time timestamptz, update_time timestamptz)",
-    f"CREATE TABLE {STORED_SCHEMA}.iam_pg_role_mappings (iam_oid oid, arn text, pg_role_oid oid, pg_role_name text, "
+    f"CREATE TABLE {STORED_SCHEMA}.{MAPPINGS_TABLE} (iam_oid oid, arn text, pg_role_oid oid, pg_role_name text, "
     "grantor_pg_role_oid oid, grantor_pg_role_name text, PRIMARY KEY (pg_role_name, arn))",
     _JOBS_VIEW,
     _MAPPINGS_VIEW,
