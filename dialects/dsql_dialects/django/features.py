@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db.backends.postgresql.features import DatabaseFeatures as PostgresqlFeatures
+from django.utils.functional import cached_property
 
 #: Tests of Django's own suite that can't run here, by reason.
 SKIPPED_TESTS = {
@@ -82,6 +83,37 @@ FAILING_TESTS = {
         "model_fields.test_integerfield.SmallIntegerFieldTests.test_rel_db_type",
     },
     "SET ROLE is refused.": {"backends.postgresql.tests.Tests.test_connect_role"},
+    "There are no operator classes.": {
+        *(
+            f"indexes.tests.SchemaIndexesPostgreSQLTests.test_ops_class{name}"
+            for name in (
+                "",
+                "_columns_lists_sql",
+                "_descending",
+                "_descending_columns_list_sql",
+                "_descending_partial",
+                "_include",
+                "_include_tablespace",
+                "_multiple_columns",
+                "_partial",
+                "_partial_tablespace",
+            )
+        ),
+        # In the C collation an ordinary index serves LIKE: no second one is made.
+        "indexes.tests.SchemaIndexesPostgreSQLTests.test_text_indexes",
+    },
+    "There are no extensions, partitions or foreign tables.": {
+        "inspectdb.tests.InspectDBTransactionalTests.test_foreign_data_wrapper",
+        "inspectdb.tests.InspectDBTransactionalTests.test_include_partitions",
+    },
+    "The test's own SQL makes an index without ASYNC.": {
+        "inspectdb.tests.InspectDBTestCase.test_unsupported_unique_together",
+    },
+    "There is no pgcrypto, whose digest() these functions call.": {
+        f"db_functions.text.test_{name}.{name.upper()}Tests.test_{test}"
+        for name in ("sha1", "sha224", "sha256", "sha384", "sha512")
+        for test in ("basic", "transform")
+    },
     "There is no type serial.": {
         "backends.postgresql.test_introspection.DatabaseSequenceTests.test_get_sequences_old_serial",
     },
@@ -138,7 +170,7 @@ class DatabaseFeatures(PostgresqlFeatures):
         """SAVEPOINT is refused. For the blocks of test cases, which is all that asks for it, isolation.py stands in."""
         return self.connection.isolation is not None
 
-    @property
+    @cached_property
     def django_test_skips(self) -> dict[str, set[str]]:
         """Tests of Django's own suite that can't run, by reason."""
         skips: dict[str, set[str]] = {**super().django_test_skips}
@@ -146,7 +178,7 @@ class DatabaseFeatures(PostgresqlFeatures):
             skips[reason] = skips.get(reason, set()) | names
         return skips
 
-    @property
+    @cached_property
     def django_test_expected_failures(self) -> set[str]:
         """Tests of Django's own suite that fail; see FAILING_TESTS for the reasons."""
         return set(super().django_test_expected_failures).union(*FAILING_TESTS.values())

@@ -206,11 +206,15 @@ class Isolation:
                 removed += difference.removed
                 put_back[:0] = difference.put_back
             changes = removed + put_back
-            for start in range(0, len(changes), ROWS_MAX):
-                cursor.execute("BEGIN")
-                for change in changes[start : start + ROWS_MAX]:
-                    cursor.execute(change.statement, change.values)
-                cursor.execute("COMMIT")
+        for start in range(0, len(changes), ROWS_MAX):
+            batch = changes[start : start + ROWS_MAX]
+            self._reader.connection.run_transaction(lambda connection, batch=batch: _apply(connection, batch))
+
+
+def _apply(connection: Any, changes: Iterable[Change]) -> None:
+    with connection.cursor() as cursor:
+        for change in changes:
+            cursor.execute(change.statement, change.values)
 
 
 def _quoted(name: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from django.db import DatabaseError, NotSupportedError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, NotSupportedError
 from django.db.backends.ddl_references import Columns, Statement
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor as PostgresqlSchemaEditor
 from django.db.models import NOT_PROVIDED
@@ -449,7 +449,7 @@ def _was_refused(error: DatabaseError) -> bool:
     return bool(getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None))
 
 
-def _forget_finished_migrations(using: str, **_: Any) -> None:
+def _forget_finished_migrations(using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
     from django.db import connections
 
     connection = connections[using]
