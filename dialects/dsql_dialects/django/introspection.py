@@ -7,8 +7,8 @@ from typing import Any
 from django.db.backends.postgresql.introspection import DatabaseIntrospection as PostgresqlIntrospection
 from django.db.models import Index
 
-from dsql_dialects.django.schema_journal import JOURNAL_TABLE
 from dsql_dialects.django.schema_names import NOT_NULL_SUFFIX
+from dsql_dialects.django.schema_notes import JOURNAL_TABLE
 
 #: What pg_am calls the one kind of index that there is; older answers have PostgreSQL's name.
 INDEX_ACCESS_METHODS = ("btree_index", "btree")

@@ -22,7 +22,8 @@ from dsql_dialects.django.schema_catalog import Table, read_table
 from dsql_dialects.django.schema_errors import explain
 from dsql_dialects.django.schema_fields import FieldAddition, FieldRemoval
 from dsql_dialects.django.schema_jobs import Job, await_job
-from dsql_dialects.django.schema_journal import Journal, current_migration, delete_finished_notes, finished_here
+from dsql_dialects.django.schema_journal import Journal, current_migration
+from dsql_dialects.django.schema_notes import delete_finished_notes, finished_here
 from dsql_dialects.django.schema_rows import RowMover, batch_sql
 from dsql_dialects.django.schema_statements import (
     ADD_CHECK,
@@ -65,7 +66,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         super().__init__(connection, collect_sql, atomic)
         self._captured: list[Step] | None = None
         self._jobs: list[tuple[str, Job]] = []
-        self._created: set[str] = set()
+        self._known_tables: set[str] = set()
         self._journal = Journal(connection, None)
 
     def __enter__(self) -> DatabaseSchemaEditor:
@@ -85,6 +86,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             else:
                 with suppress(DatabaseError):
                     self._await_jobs()
+                    self._journal.write()
         except BaseException as failure:
             explain(failure, traceback)
             raise
@@ -126,9 +128,13 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             return
         if not is_async(step.sql):
             self._await_jobs()
+        changes_rows = not _DDL.match(step.sql)
+        self._journal.before(step.sql, changes_rows)
         job_id = self._execute(key, step)
         if job_id is None:
             self._journal.done(key, step.sql)
+            if changes_rows:
+                self._journal.write()
         else:
             self._jobs.append((key, Job(job_id, step.sql, step.undo)))
 
@@ -262,7 +268,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         """CREATE TABLE with all constraints that can be in it, as those need no job afterwards."""
         before = len(self.deferred_sql)
         sql, params = super().table_sql(model)
-        self._created.add(model._meta.db_table)
+        self._known_tables.add(model._meta.db_table)
         # PostgreSQL would make one constraint of two that are equal, and lose the name of one of them.
         unique = [[field.column] for field in model._meta.local_fields if field.unique]
         later, inline = [], []
@@ -284,12 +290,13 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         if not statement.is_foreign_key:
             return list(statement.parts["columns"].columns) not in unique
         target = statement.parts["to_table"].table
-        return target in self._created or self._exists(target)
-
-    def _exists(self, table: str) -> bool:
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (self.quote_name(table),))
-            return bool(cursor.fetchone()[0])
+        if target not in self._known_tables:
+            with self.connection.cursor() as cursor:
+                cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (self.quote_name(target),))
+                if not cursor.fetchone()[0]:
+                    return False
+            self._known_tables.add(target)
+        return True
 
     def create_model(self, model: Any) -> None:
         """Create a table and its many-to-many tables; indexes follow at the end of the migration."""
@@ -297,7 +304,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
 
     def delete_model(self, model: Any) -> None:
         """Drop a table and its many-to-many tables."""
-        self._created.discard(model._meta.db_table)
+        self._known_tables.discard(model._meta.db_table)
         super().delete_model(model)
 
     def alter_unique_together(self, model: Any, old_unique_together: Any, new_unique_together: Any) -> None:
@@ -317,6 +324,11 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         )
 
     # Fields
+
+    def alter_db_table(self, model: Any, old_db_table: str, new_db_table: str) -> None:
+        """Rename a table."""
+        self._known_tables.discard(old_db_table)
+        super().alter_db_table(model, old_db_table, new_db_table)
 
     def add_field(self, model: Any, field: Any) -> None:
         """Add a column: ADD COLUMN takes a name and a type only, everything else follows in steps of its own."""

@@ -12,23 +12,25 @@ import json
 import logging
 import re
 import sys
+import time
 from collections import Counter
 from types import FrameType
 from typing import Any
 
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.recorder import MigrationRecorder
 
+from dsql_dialects.django.schema_notes import (
+    Notes,
+    delete_notes,
+    delete_steps,
+    finished_here,
+    read_notes,
+    recorded,
+    write_notes,
+)
 from dsql_dialects.django.schema_steps import Step, dump_steps, load_steps
 
 logger = logging.getLogger("django.db.backends.schema")
-
-JOURNAL_TABLE = "dsqlkit_migration_steps"
-
-_CREATE = (
-    f"CREATE TABLE IF NOT EXISTS {JOURNAL_TABLE} (migration varchar(400) NOT NULL, step varchar(80) NOT NULL, "
-    "detail text, PRIMARY KEY (migration, step))"
-)
 
 _TABLE_COMES = re.compile(r"^CREATE TABLE (\S+) ")
 _TABLE_GOES = re.compile(r"^(?:DROP|ALTER) TABLE (\S+)(?: CASCADE$| RENAME TO |$)")
@@ -57,19 +59,35 @@ def current_migration() -> tuple[str, str, str] | None:
     return None
 
 
+#: After these, a statement that ran before them could run a second time, and do harm.
+_TURNING_POINT = re.compile(r"\b(RENAME|DROP)\b", re.IGNORECASE)
+
+#: How long a finished step may stay without a note in any case, in seconds.
+UNNOTED_S_MAX = 5.0
+
+#: The note that a migration has begun.
+_BEGUN = "begun"
+
+
 class Journal:
     """The steps of one run of one migration; without a migration, nothing is noted.
 
     A change whose statements depend on the catalog is a plan, stored before it begins, because what it consists of
     can't be found out any more halfway; it is recognized by its description. Other statements are recognized by
     their text. So an operation that was edited since counts as a new one.
+
+    Notes are written together. Most statements can't be run twice: DSQL says that the table, the column or the index
+    is there already, and that is as good as a note. Before one that drops or renames something, or changes rows, all
+    that was done is written down.
     """
 
     def __init__(self, connection: Any, migration: tuple[str, str, str] | None) -> None:
         self._connection = connection
         self._migration = migration
         self._key = "" if migration is None else "{}.{}:{}".format(*migration)
-        self._noted: dict[str, str | None] | None = None
+        self._noted: Notes | None = None
+        self._unwritten: Notes = {}
+        self._written_s = time.monotonic()
         self._seen: Counter[str] = Counter()
         self.resuming = False  #: whether an earlier run left something here
 
@@ -94,12 +112,25 @@ class Journal:
         return self.active and key in self._load()
 
     def may_be_done(self, key: str) -> bool:
-        """Whether an earlier run may have finished the step without living to note it."""
+        """Whether an earlier run may have finished the step without noting it."""
         return self.active and self.resuming and f"{key} failed" not in self._load()
+
+    def before(self, sql: str, changes_rows: bool) -> None:
+        """To be called before a statement is run."""
+        if not self.active:
+            return
+        self._load()
+        if _BEGUN not in self._noted_here:
+            self._note(_BEGUN, None)
+            self.write()
+        elif changes_rows or _TURNING_POINT.search(sql) or time.monotonic() - self._written_s > UNNOTED_S_MAX:
+            self.write()
 
     def store_plan(self, key: str, steps: list[Step]) -> None:
         """Keep what a plan consists of."""
+        self._note(_BEGUN, None)
         self._note(f"{key} steps", json.dumps(dump_steps(steps)))
+        self.write()
 
     def done(self, key: str, sql: str) -> None:
         """The step is finished."""
@@ -108,95 +139,73 @@ class Journal:
     def failed(self, key: str) -> None:
         """DSQL refused the step, so that it is not done."""
         self._note(f"{key} failed", None)
+        self.write()
 
     def forget(self, key: str) -> None:
         """Drop everything noted under a plan's key, because it was undone."""
         if not self.active:
             return
+        self.write()
         noted = self._load()
         keys = [known for known in noted if known == key or known.startswith(f"{key} ")]
         for known in keys:
             del noted[known]
         if keys:
-            with self._connection.cursor() as cursor:
-                cursor.execute(
-                    f"DELETE FROM {JOURNAL_TABLE} WHERE migration = %s AND step = ANY (%s)", (self._key, keys)
-                )
+            delete_steps(self._connection, self._key, keys)
 
-    def _note(self, step: str, detail: str | None) -> None:
-        if not self.active:
-            return
-        noted = self._load()
-        if step in noted:
-            return
-        noted[step] = detail
-        with self._connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {JOURNAL_TABLE} (migration, step, detail) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (self._key, step, detail),
-            )
+    def write(self) -> None:
+        """Write down what isn't yet."""
+        self._written_s = time.monotonic()
+        if self._unwritten:
+            write_notes(self._connection, self._key, self._unwritten)
+            self._unwritten = {}
 
     def finished(self) -> None:
         """The migration came to its end.
 
-        The notes stay until it is recorded, so that even a process that dies in between doesn't lose them, and go
-        with the next migration or when ``migrate`` is over.
+        Its notes stay until it is recorded, so that even a process that dies in between doesn't lose them, and go
+        when ``migrate`` is over.
         """
         if self.active and self._noted is not None:
             finished_here(self._connection).add(self._key)
 
-    def _load(self) -> dict[str, str | None]:
-        """Notes of an earlier run of this migration; those of migrations that came to their end are deleted."""
+    @property
+    def _noted_here(self) -> Notes:
+        assert self._noted is not None
+        return self._noted
+
+    def _note(self, step: str, detail: str | None) -> None:
+        if self.active and step not in self._load():
+            self._unwritten[step] = self._noted_here[step] = detail
+
+    def _load(self) -> Notes:
+        """Notes of an earlier run of this migration that didn't come to its end."""
         if self._noted is not None:
             return self._noted
-        delete_finished_notes(self._connection)
-        with self._connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (JOURNAL_TABLE,))
-            if not cursor.fetchone()[0]:
-                cursor.execute(_CREATE)
-            cursor.execute(f"SELECT step, detail FROM {JOURNAL_TABLE} WHERE migration = %s", (self._key,))
-            noted = dict(cursor.fetchall())
-            if noted and self._is_stale(cursor, noted):
-                logger.warning("migration %s was interrupted, and its tables are gone: starting anew", self._key)
-                cursor.execute(f"DELETE FROM {JOURNAL_TABLE} WHERE migration = %s", (self._key,))
-                noted = {}
-        self._noted = noted
-        self.resuming = bool(noted)
-        return noted
+        notes = read_notes(self._connection)
+        here = finished_here(self._connection)
+        name, _, direction = self._key.rpartition(":")
+        opposite = f"{name}:{'backwards' if direction == 'forwards' else 'forwards'}"
+        # What is left of a migration that has been run in the other direction since is of no use.
+        over = {key for key in (self._key, opposite) if key in notes and (key in here or key == opposite)}
+        over |= recorded(self._connection, notes.keys() - here - {self._key})
+        if self._key not in over and self._is_stale(notes.get(self._key, {})):
+            logger.warning("migration %s was interrupted, and its tables are gone: starting anew", self._key)
+            over.add(self._key)
+        delete_notes(self._connection, sorted(over))
+        here.difference_update(over)
+        self._noted = {} if self._key in over else notes.get(self._key, {})
+        self.resuming = bool(self._noted)
+        return self._noted
 
-    def _is_stale(self, cursor: Any, noted: dict[str, str | None]) -> bool:
+    def _is_stale(self, notes: Notes) -> bool:
         """Whether a table is gone that the interrupted run made and didn't drop or rename again: by hand, that is."""
-        statements = [sql for sql in noted.values() if sql]
+        statements = [sql for sql in notes.values() if sql]
         gone = {match[1] for sql in statements if (match := _TABLE_GOES.match(sql))}
         for match in filter(None, map(_TABLE_COMES.match, statements)):
             if match[1] not in gone:
-                cursor.execute("SELECT to_regclass(%s) IS NULL", (match[1],))
-                if cursor.fetchone()[0]:
-                    return True
+                with self._connection.cursor() as cursor:
+                    cursor.execute("SELECT to_regclass(%s) IS NULL", (match[1],))
+                    if cursor.fetchone()[0]:
+                        return True
         return False
-
-
-def finished_here(connection: Any) -> set[str]:
-    """Keys of the migrations that came to their end over this connection and whose notes are still there."""
-    keys: set[str] = connection.__dict__.setdefault("dsql_finished_migrations", set())
-    return keys
-
-
-def delete_finished_notes(connection: Any) -> None:
-    """Delete the notes of migrations that came to their end: in this process, or recorded by one that died since."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (JOURNAL_TABLE,))
-        if not cursor.fetchone()[0]:
-            return
-        cursor.execute(f"SELECT DISTINCT migration FROM {JOURNAL_TABLE}")
-        keys = [key for (key,) in cursor.fetchall()]
-    if not keys:
-        return
-    here = finished_here(connection)
-    applied = {f"{app}.{name}" for app, name in MigrationRecorder(connection).applied_migrations()}
-    for key in keys:
-        name, _, direction = key.rpartition(":")
-        if key in here or (name in applied) == (direction == "forwards"):
-            with connection.cursor() as cursor:
-                cursor.execute(f"DELETE FROM {JOURNAL_TABLE} WHERE migration = %s", (key,))
-    here.clear()
