@@ -25,6 +25,7 @@ from dsql_dialects.django.isolation import Isolation
 from dsql_dialects.django.operations import DatabaseOperations
 from dsql_dialects.django.retry import configured_policy
 from dsql_dialects.django.schema import DatabaseSchemaEditor
+from dsql_dialects.django.validation import DatabaseValidation
 
 #: ``OPTIONS["identity_cache"]``: how many values of an identity column a connection takes at a time. DSQL allows 1
 #: (dense, for few writers) or this many and more.
@@ -68,6 +69,7 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
     features_class = DatabaseFeatures
     introspection_class = DatabaseIntrospection
     ops_class = DatabaseOperations
+    validation_class = DatabaseValidation
 
     _connection_pools: dict[str, Any] = {}  # not to be shared with Django's own backend
     #: In a test run: what stands in for the savepoints of test cases.

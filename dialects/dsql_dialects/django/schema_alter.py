@@ -38,12 +38,8 @@ class FieldAlteration(FieldChange):
         self._old_params = old_field.db_parameters(connection=connection)
         self._new_params = new_field.db_parameters(connection=connection)
         self._old_type, self._new_type = self._old_params["type"], self._new_params["type"]
-        self._gains_identity = bool(
-            new_field.db_type_suffix(connection=connection) and not old_field.db_type_suffix(connection=connection)
-        )
-        self._loses_identity = bool(
-            old_field.db_type_suffix(connection=connection) and not new_field.db_type_suffix(connection=connection)
-        )
+        before, after = identity_of(old_field, connection)[0], identity_of(new_field, connection)[0]
+        self._gains_identity, self._loses_identity = after and not before, before and not after
         self._old_name, self._new_name = self.column_name(old_field), self.column_name(new_field)
         self._dropped_incoming: list[Constraint] = []
 

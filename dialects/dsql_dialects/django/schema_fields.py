@@ -17,6 +17,7 @@ from dsql_dialects.django.schema_steps import Backfill, Ddl, Step
 if TYPE_CHECKING:
     from dsql_dialects.django.schema import DatabaseSchemaEditor
 
+_DEFAULT = "DEFAULT "
 _IDENTITY = re.compile(r"GENERATED (?P<when>ALWAYS|BY DEFAULT) AS IDENTITY \((?P<options>.*)\)")
 
 
@@ -65,7 +66,10 @@ class FieldChange:
         return None if value is None else self.editor.composed("%s", [value])
 
     def database_default(self, field: Any) -> str | None:
-        """``db_default`` in SQL."""
+        """``db_default``, or the default of a key that has one, in SQL."""
+        suffix = field.db_type_suffix(connection=self.editor.connection) or ""
+        if suffix.startswith(_DEFAULT):
+            return str(suffix.removeprefix(_DEFAULT))
         if not self.editor.has_database_default(field):
             return None
         sql, params = self.editor.db_default_sql(field)
