@@ -12,6 +12,7 @@ from django.db.utils import Error
 REMEDIES = {
     "54000": "Change fewer rows at a time: one transaction changes 3,000 rows and 10 MiB at most. A RunPython "
     "operation takes atomic=False and can then loop over batches.",
+    "42846": "The values can't be converted. Add a field of the new type, fill it by RunPython, remove the old one.",
     "0A000": "Aurora DSQL hasn't got this; see docs/django.md for what stands in for it.",
     "40001": "Other transactions were faster each time. Run the migration again; it goes on where it stopped.",
 }
