@@ -34,12 +34,7 @@ def _run(driver: str, url: str, statements: list[str]) -> list[Any]:
     if driver == "asyncpg":
 
         async def run() -> list[Any]:
-            try:
-                connection = await dsql_connectors.asyncpg.connect(url)
-            except Exception:
-                # asyncpg begins to close a refused connection's TLS and doesn't wait for its end; the loop must.
-                await asyncio.sleep(0.2)
-                raise
+            connection = await dsql_connectors.asyncpg.connect(url)
             try:
                 return [await connection.fetchval(statement) for statement in statements]
             finally:

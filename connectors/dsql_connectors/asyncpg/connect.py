@@ -12,6 +12,7 @@ import asyncpg
 
 from dsql_connectors.asyncpg.connection import Connection
 from dsql_connectors.asyncpg.failures import ERRORS
+from dsql_connectors.asyncpg.refused import let_go
 from dsql_connectors.asyncpg.tls import TlsChoice
 from dsql_connectors.core import telemetry
 from dsql_connectors.core.connect import explain_connect_failure
@@ -73,6 +74,7 @@ async def connect(
     try:
         connection = await asyncpg.connect(connection_class=connection_class, password=password, **arguments)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError) as error:
+        await let_go(error)
         explained = explain_connect_failure(error, settings, ERRORS)
         if explained is None:
             raise

@@ -69,6 +69,8 @@ class ScriptedServer:
 
     :param script: asked for every statement; None lets it succeed.
     :param accept: asked for every connection; a Fail refuses it.
+
+    ``before_goodbye`` is called between a refusal and the end of its connection.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ScriptedServer:
     ) -> None:
         self.script = script
         self.accept = accept
+        self.before_goodbye: Callable[[], object] = lambda: None
         self.statements: list[str] = []
         self.connections: list[Connected] = []
         self._context = context
@@ -205,6 +208,7 @@ class _Session:
         refusal = self._server.accept(connected)
         if refusal is not None:
             self._error(refusal, b"FATAL")
+            self._server.before_goodbye()
             return False
         self._send(b"R", struct.pack("!I", 0))
         for key, value in REPORTED:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
+import threading
 from typing import Any
 
 import asyncpg as driver
@@ -203,6 +205,23 @@ async def test_a_timeout_says_what_was_tried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(asyncio.TimeoutError) as caught:
         await dsql.connect(ENDPOINT, hostaddr="127.0.0.1", port=silent.getsockname()[1], timeout=0.05)
     assert isinstance(caught.value, errors.EndpointUnreachableError) and ENDPOINT in str(caught.value)
+
+
+async def test_a_refused_connection_leaves_no_socket_to_a_loop_that_ends(server: ScriptedServer, url: str) -> None:
+    """asyncpg begins to close such a connection and doesn't wait; what is left open warns, and here warnings fail."""
+    untrusted = url.partition("&sslrootcert")[0]
+    server.accept = lambda connected: Fail("28000", "access denied")
+    leave = threading.Event()
+    server.before_goodbye = lambda: leave.wait(5)
+    for refused in (url, url + "&sslnegotiation=postgres", url + "&sslmode=disable", untrusted):
+
+        async def connect(refused: str = refused) -> None:
+            with pytest.raises((driver.PostgresError, ssl.SSLCertVerificationError)):
+                await dsql.connect(refused)
+
+        await asyncio.to_thread(asyncio.run, connect())
+        gc.collect()
+    leave.set()
 
 
 async def test_every_name_of_the_driver_is_there() -> None:
