@@ -159,3 +159,30 @@ def test_the_local_authority_is_not_trusted_by_default(dsql_url: str, driver: st
     url = "&".join(part for part in dsql_url.split("&") if not part.startswith("sslrootcert"))
     with pytest.raises(errors.CertificateError, match="sslrootcert"):
         _run(driver, url, ["SELECT 1"])
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg"])
+@pytest.mark.parametrize(
+    ("changed", "kind", "said"),
+    [
+        ({"/postgres?": "/other?"}, errors.SessionRefusedError, r'(?s)database "other" does not exist.*one database'),
+        ({"?": "?sslmode=disable&"}, errors.SessionRefusedError, "(?s)SSL is mandatory.*leave out"),
+        ({"?": "?options=-c%20nosuch%3D1&"}, errors.SessionRefusedError, "(?s)nosuch.*leave out"),
+        ({"?": "?sslmode=wrong&"}, errors.SettingsError, "wrong"),
+        ({"?": "?connect_timeout=soon&"}, errors.SettingsError, "soon"),
+        ({"?": "?target_session_attrs=standby&"}, errors.ConnectFailedError, "(?s)standby.*Tried "),
+    ],
+)
+def test_whatever_keeps_a_driver_from_connecting_is_one_of_the_documented_errors(
+    dsql_url: str, driver: str, changed: dict[str, str], kind: type[Exception], said: str
+) -> None:
+    url = dsql_url
+    for before, after in changed.items():
+        url = url.replace(before, after, 1)
+    module: Any = getattr(dsql_connectors, driver)
+    drivers_own = {"asyncpg": "PostgresConnectionError"}.get(driver, "OperationalError")
+    drivers_own = "InterfaceError" if kind is errors.SettingsError else drivers_own
+    with pytest.raises(kind, match=said) as caught:
+        _run(driver, url, ["SELECT 1"])
+    assert isinstance(caught.value, getattr(module, drivers_own))
+    assert "X-Amz" not in str(caught.value)

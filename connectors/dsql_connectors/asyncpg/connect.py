@@ -40,6 +40,14 @@ _TRANSLATED = frozenset(
 #: Without effect on a connection to DSQL by asyncpg.
 _IGNORED = frozenset({"gssencmode", "fallback_application_name", "passfile", "sslsni", "client_encoding"})
 
+_CONNECT_FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of which target_session_attrs that nobody has is one
+    OSError,
+    asyncio.TimeoutError,
+)
+
 
 async def connect(
     dsn: str | None = None,
@@ -73,12 +81,9 @@ async def connect(
         raise ERRORS.translate(error) from error.__cause__
     try:
         connection = await asyncpg.connect(connection_class=connection_class, password=password, **arguments)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError) as error:
+    except _CONNECT_FAILURES as error:
         await let_go(error)
-        explained = explain_connect_failure(error, settings, ERRORS)
-        if explained is None:
-            raise
-        raise explained from error
+        raise explain_connect_failure(error, settings, ERRORS) from error
     connection._dsql_policy = policy_of(retry)
     connection._dsql_connected_s = time.monotonic()
     telemetry.connected(settings.host)

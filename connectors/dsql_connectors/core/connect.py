@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dsql_connectors.core.errors import (
     CertificateError,
+    ConnectFailedError,
     ConnectorError,
     DriverErrors,
     EndpointUnreachableError,
+    SessionRefusedError,
+    SettingsError,
     TokenRefusedError,
 )
 from dsql_connectors.core.settings import Settings
@@ -30,19 +33,26 @@ _SIGNS: tuple[tuple[str, type[ConnectorError]], ...] = (
     ("network is unreachable", EndpointUnreachableError),
     ("connection timeout expired", EndpointUnreachableError),
     ("timeout expired", EndpointUnreachableError),
+    ('database "', SessionRefusedError),
+    ("ssl is mandatory", SessionRefusedError),
+    ("sni was not received", SessionRefusedError),
+    ("configuration parameter", SessionRefusedError),
+    ("invalid value for parameter", SessionRefusedError),
+    # What libpq and psycopg say of values that they can't read.
+    (' value: "', SettingsError),
+    ("for connection option", SettingsError),
+    ("bad value for", SettingsError),
 )
 
 
-def explain_connect_failure(error: BaseException, settings: Settings, errors: DriverErrors) -> ConnectorError | None:
-    """The driver's ``error`` with its kind and remedy, still of the driver's class; None if there is nothing to add."""
+def explain_connect_failure(error: BaseException, settings: Settings, errors: DriverErrors) -> ConnectorError:
+    """The driver's ``error`` with its kind and remedy, still of the driver's class."""
     text = _server_text(error)
     if isinstance(error, TimeoutError) and not text:
         text = "connection timeout expired"
     lowered = text.lower()
-    for sign, kind in _SIGNS:
-        if sign in lowered:
-            return errors.wrap(kind, f"{text.rstrip()}\n{_remedy(kind, settings)}", error)
-    return None
+    kind = next((kind for sign, kind in _SIGNS if sign in lowered), ConnectFailedError)
+    return errors.wrap(kind, f"{text.rstrip()}\n{_remedy(kind, settings)}", error)
 
 
 def _server_text(error: BaseException) -> str:
@@ -65,6 +75,14 @@ def _remedy(kind: type[ConnectorError], settings: Settings) -> str:
             "Give the certificate authority that signed the server's certificate as sslrootcert=<file> (a local server "
             "prints its own), connect by the endpoint's name and give an address as hostaddr=<address>."
         )
+    if kind is SessionRefusedError:
+        return (
+            "Aurora DSQL has one database, postgres, takes few session parameters (options, server_settings, "
+            "client_encoding UTF8 only), and only connections with TLS and a server name: leave out dbname, what sets "
+            f"the parameter named, sslmode=disable or sslsni=0. The database was {settings.dbname!r}."
+        )
+    if kind is SettingsError:
+        return "Correct the connection parameter's value, in the URL, the arguments or the environment (PG…)."
     address = settings.parameters.get("hostaddr")
     reached = f"{settings.host} (hostaddr {address})" if address else settings.host
     return (

@@ -10,9 +10,11 @@
     │   ├── NestedTransactionError   … because it is inside another transaction, or ends its own
     │   └── FailedTransactionError   … because it swallowed the error that failed its transaction
     ├── CredentialsError             an OperationalError: no usable AWS credentials; says which sources were tried
-    ├── TokenRefusedError            an OperationalError: the cluster refused the token
-    ├── CertificateError             an OperationalError: the server's certificate was not accepted
-    ├── EndpointUnreachableError     an OperationalError: nothing answers at that host and port
+    ├── ConnectFailedError           an OperationalError: the driver could not connect, for a reason of its own
+    │   ├── TokenRefusedError        … because the cluster refused the token
+    │   ├── SessionRefusedError      … because it refused the database, a session parameter, or to go without TLS
+    │   ├── CertificateError         … because the server's certificate was not accepted
+    │   └── EndpointUnreachableError … because nothing answers at that host and port
     ├── CommitOutcomeUnknown         an OperationalError: the connection was lost during COMMIT
     └── RetriesExhausted             the driver's serialization failure (SQLSTATE 40001), with the history
 
@@ -74,15 +76,23 @@ class CredentialsError(ConnectorError):
     """No usable AWS credentials."""
 
 
-class TokenRefusedError(ConnectorError):
+class ConnectFailedError(ConnectorError):
+    """The driver could not connect. Where there is no subclass for the reason, the text is the driver's or server's."""
+
+
+class TokenRefusedError(ConnectFailedError):
     """The cluster refused the authentication token."""
 
 
-class CertificateError(ConnectorError):
+class SessionRefusedError(ConnectFailedError):
+    """The cluster refused the database, a session parameter, or a connection without TLS or server name."""
+
+
+class CertificateError(ConnectFailedError):
     """The server's TLS certificate was not accepted."""
 
 
-class EndpointUnreachableError(ConnectorError):
+class EndpointUnreachableError(ConnectFailedError):
     """Nothing answers at the host and port."""
 
 
@@ -193,4 +203,5 @@ class DriverErrors:
 
 
 def _no_body(namespace: dict[str, Any]) -> None:
-    """A class that adds nothing to its bases."""
+    """A class that adds nothing to its bases. asyncpg's metaclass asks where it comes from before it exists."""
+    namespace["__module__"] = __name__

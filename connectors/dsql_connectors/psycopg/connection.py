@@ -360,7 +360,4 @@ async def _resolve_async(conninfo: str, parameters: Mapping[str, object]) -> Set
 
 
 def _raise_explained(error: psycopg.Error, settings: Settings) -> NoReturn:
-    explained = explain_connect_failure(error, settings, ERRORS)
-    if explained is None:
-        raise error
-    raise explained from error
+    raise explain_connect_failure(error, settings, ERRORS) from error

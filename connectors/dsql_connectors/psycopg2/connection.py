@@ -211,10 +211,7 @@ def connect(
             password=password,
         )
     except psycopg2.Error as error:
-        explained = explain_connect_failure(error, settings, ERRORS)
-        if explained is None:
-            raise
-        raise explained from error
+        raise explain_connect_failure(error, settings, ERRORS) from error
     connection._dsql_policy = policy_of(retry)
     connection._dsql_connected_s = time.monotonic()
     telemetry.connected(settings.host)
