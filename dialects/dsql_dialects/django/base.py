@@ -7,6 +7,7 @@ import random
 import time
 from typing import Any
 
+import django
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as postgresql
@@ -31,6 +32,9 @@ from dsql_dialects.django.validation import DatabaseValidation
 #: (dense, for few writers) or this many and more.
 IDENTITY_CACHE_MIN = 65536
 IDENTITY_CACHE = IDENTITY_CACHE_MIN
+
+#: Since when Django gives connections to a pool and takes them from it.
+HAS_POOLS = django.VERSION >= (5, 1)
 
 #: What OPTIONS may hold beside parameters of the connector.
 BACKEND_OPTIONS = ("schema", "identity_cache", "isolation_level", "assume_role", "pool", "server_side_binding")
@@ -120,11 +124,13 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
     def pool(self) -> Any:
         """``OPTIONS["pool"]``: the connector's pool, which replaces connections before DSQL closes them.
 
-        :raises ImproperlyConfigured: if psycopg_pool is missing, or with persistent connections.
+        :raises ImproperlyConfigured: if psycopg_pool is missing or Django is too old, or with persistent connections.
         """
         options = self.settings_dict["OPTIONS"].get("pool")
         if self.alias == NO_DB_ALIAS or not options:
             return None
+        if not HAS_POOLS:
+            raise ImproperlyConfigured("OPTIONS['pool'] needs Django 5.1 or newer")
         if self.alias not in self._connection_pools:
             if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
                 raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
@@ -171,13 +177,27 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             self.close_at = self._expires_s if self.close_at is None else min(self.close_at, self._expires_s)
         return connection
 
+    def init_connection_state(self) -> None:
+        """As Django's; then the schema, which Django sets up with the rest from 5.1 on."""
+        super().init_connection_state()
+        if not HAS_POOLS:
+            self._configure_schema(self.connection)
+
     def _configure_connection(self, connection: Any) -> bool:
         commit: bool = super()._configure_connection(connection)
-        if self.schema is not None:
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET search_path TO {self.ops.quote_name(self.schema)}")
-            commit = True
-        return commit
+        return self._configure_schema(connection) or commit
+
+    def _configure_schema(self, connection: Any) -> bool:
+        if self.schema is None:
+            return False
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET search_path TO {self.ops.quote_name(self.schema)}")
+        return True
+
+    def close_pool(self) -> None:
+        """As Django's; nothing where Django has no pools."""
+        if HAS_POOLS:
+            super().close_pool()
 
     def close_if_health_check_failed(self) -> None:
         """As Django's, which asks before each use; a connection that DSQL is about to close is replaced, too."""
