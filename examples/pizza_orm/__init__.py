@@ -1,0 +1,1 @@
+"""Pizza orders with SQLAlchemy's ORM on Aurora DSQL, synchronous and asynchronous."""
