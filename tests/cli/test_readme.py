@@ -59,7 +59,17 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     steps = re.findall(r"^step (.+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert steps[0] == install.replace("install", "install --quiet")
     assert steps[1] == tests
-    assert steps[2:] == ["ruff check", "ruff format --check", "mypy"]
+    assert steps[-3:] == ["ruff check", "ruff format --check", "mypy"]
+
+
+def test_the_snippet_of_sqlalchemy_works(dsql_cluster: LocalCluster, dsql_url: str) -> None:
+    with dsql_cluster.connect(autocommit=True) as connection:
+        connection.execute("CREATE TABLE product (name text PRIMARY KEY, left_over integer NOT NULL)")
+        connection.execute("INSERT INTO product VALUES ('Margherita', 10)")
+        namespace: dict[str, Any] = {"url": dsql_url, "__name__": "readme"}
+        exec(compile(snippet("class Product(Base)"), "README.md", "exec", dont_inherit=True), namespace)
+        namespace["engine"].dispose()
+        assert connection.execute("SELECT left_over FROM product").fetchall() == [(9,)]
 
 
 def test_links_lead_somewhere() -> None:
