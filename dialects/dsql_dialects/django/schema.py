@@ -423,6 +423,11 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
         """Nothing is skipped."""
         return False
 
+    def _field_db_check(self, field: Any, field_db_params: Any) -> str | None:
+        """A field's own check, the same whatever its column is called. Django has this from 5.0 on."""
+        check: str | None = self.connection.data_type_check_constraints.get(field.get_internal_type())
+        return None if check is None else check % {"column": "__column_name__"}
+
     def has_database_default(self, field: Any) -> bool:
         """Whether a field has ``db_default``, which came with Django 5.0."""
         return getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
