@@ -241,6 +241,18 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
         with debug_transaction(self, self.ops.savepoint_commit_sql(sid)):
             self.isolation.release(sid)
 
+    def check_constraints(self, table_names: Any = None) -> None:
+        """As Django's. At the end of a test that has written nothing there is nothing to check."""
+        if self.isolation is None or not self.isolation.wrote_nothing:
+            super().check_constraints(table_names)
+
+    def is_usable(self) -> bool:
+        """As Django's; an idle connection in a test case is as usable as it was before, without asking the server."""
+        if self.isolation is not None and self.isolation.wrote_nothing and not self.errors_occurred:
+            return self.connection is not None and not self.connection.closed
+        usable: bool = super().is_usable()
+        return usable
+
     def chunked_cursor(self) -> Any:
         """An ordinary cursor: DSQL has none on the server's side."""
         return self.cursor()

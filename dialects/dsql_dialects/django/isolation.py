@@ -110,6 +110,11 @@ class Isolation:
         blocks = self._connection.atomic_blocks
         return bool(blocks) and all(block._from_testcase for block in blocks)
 
+    @property
+    def wrote_nothing(self) -> bool:
+        """Whether the test case's transaction has written nothing since its last COMMIT: there is nothing to check."""
+        return self.in_test_case_only and not self._written and not self._written_anywhere
+
     def saw(self, statement: str) -> None:
         """Take note of a statement that is about to run."""
         blocks = self._connection.atomic_blocks
