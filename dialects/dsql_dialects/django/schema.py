@@ -23,12 +23,14 @@ from dsql_dialects.django.schema_errors import explain
 from dsql_dialects.django.schema_fields import FieldAddition, FieldRemoval
 from dsql_dialects.django.schema_jobs import Job, await_job
 from dsql_dialects.django.schema_journal import Journal, current_migration
+from dsql_dialects.django.schema_names import unquoted
 from dsql_dialects.django.schema_notes import delete_finished_notes, finished_here
 from dsql_dialects.django.schema_rows import RowMover, batch_sql
 from dsql_dialects.django.schema_statements import (
     ADD_CHECK,
     ADD_FOREIGN_KEY,
     ADD_UNIQUE,
+    CONSTRAINT_OF_INDEX,
     ConstraintStatement,
     is_async,
     undo_of,
@@ -151,13 +153,25 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
                     row = cursor.fetchone() if is_async(step.sql) and cursor.description else None
         except DatabaseError as error:
             state = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
-            if state in ALREADY_DONE and self._journal.may_be_done(key):
+            if self._journal.may_be_done(key) and (state in ALREADY_DONE or self._has_constraint(step.sql)):
                 return self._job_of(step)
             if state is not None:
                 with suppress(DatabaseError):
                     self._journal.failed(key)
             raise
         return None if row is None else str(row[0])
+
+    def _has_constraint(self, sql: str) -> bool:
+        """Whether the index that a constraint was to be made of is that constraint already."""
+        match = CONSTRAINT_OF_INDEX.match(sql)
+        if match is None:
+            return False
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = to_regclass(%s) AND conname = %s)",
+                (match[1], unquoted(match[2])),
+            )
+            return bool(cursor.fetchone()[0])
 
     def _job_of(self, step: Ddl) -> str | None:
         """The job of an ASYNC statement that an interrupted run began, if it is still known."""

@@ -17,6 +17,8 @@ _INDEX_ASYNC = re.compile(
 )
 _TABLE_ASYNC = re.compile(r"^\s*ALTER\s+TABLE\s+ASYNC\b", re.IGNORECASE)
 
+CONSTRAINT_OF_INDEX = re.compile(r"^ALTER TABLE (.+) ADD CONSTRAINT (.+) UNIQUE USING INDEX ")
+
 ADD_UNIQUE = (
     "CREATE UNIQUE INDEX ASYNC %(name)s ON %(table)s (%(columns)s)%(nulls_distinct)s",
     "ALTER TABLE %(table)s ADD CONSTRAINT %(name)s UNIQUE USING INDEX %(name)s",
