@@ -31,6 +31,7 @@ from dsql_dialects.django.schema_statements import (
     ADD_FOREIGN_KEY,
     ADD_UNIQUE,
     CONSTRAINT_OF_INDEX,
+    RENAME_INDEX,
     ConstraintStatement,
     is_async,
     undo_of,
@@ -57,6 +58,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
     sql_create_unique_index = (
         "CREATE UNIQUE INDEX ASYNC %(name)s ON %(table)s (%(columns)s)%(include)s%(nulls_distinct)s%(condition)s"
     )
+    sql_rename_index = RENAME_INDEX
     sql_delete_index_concurrently = PostgresqlSchemaEditor.sql_delete_index
     sql_create_check = ADD_CHECK[0]
     sql_create_fk = ADD_FOREIGN_KEY[0]

@@ -15,6 +15,7 @@ from django.db import NotSupportedError
 
 from dsql_dialects.django.schema_catalog import CHECK, FOREIGN_KEY, UNIQUE, Constraint, Table
 from dsql_dialects.django.schema_names import NOT_NULL_SUFFIX, not_null_name, shortened, split_table, temporary_name
+from dsql_dialects.django.schema_statements import RENAME_INDEX
 from dsql_dialects.django.schema_steps import Backfill, Ddl, PointOfNoReturn, Step
 
 #: Types without an equality operator.
@@ -119,7 +120,7 @@ class ColumnReplacement:
             if index.constraint is not None:
                 yield self._alter(f"ADD CONSTRAINT {name} UNIQUE USING INDEX {temporary}")
             else:
-                yield Ddl(f"ALTER INDEX {self._schema}{temporary} RENAME TO {name}")
+                yield Ddl(RENAME_INDEX % {"old_name": f"{self._schema}{temporary}", "new_name": name})
         for constraint in constraints:
             if constraint.type != UNIQUE:
                 temporary = self._quote(temporary_name(constraint.name, "new"))

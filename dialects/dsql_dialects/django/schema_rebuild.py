@@ -13,6 +13,7 @@ from django.db import NotSupportedError
 
 from dsql_dialects.django.schema_catalog import CHECK, FOREIGN_KEY, PRIMARY_KEY, UNIQUE, Column, Constraint, Table
 from dsql_dialects.django.schema_names import split_table, temporary_name
+from dsql_dialects.django.schema_statements import RENAME_INDEX
 from dsql_dialects.django.schema_steps import CopyRows, Ddl, PointOfNoReturn, RestartIdentity, Step
 
 
@@ -152,7 +153,7 @@ class TableRebuild:
         for index in self._indexes:
             if index.constraint is None:
                 temporary = self._schema + self._quote(temporary_name(index.name, "new"))
-                yield Ddl(f"ALTER INDEX {temporary} RENAME TO {self._quote(index.name)}")
+                yield Ddl(RENAME_INDEX % {"old_name": temporary, "new_name": self._quote(index.name)})
         for constraint in self._constraints:
             if constraint.type == FOREIGN_KEY and self._is_to_itself(constraint):
                 yield from self._add_again(constraint)

@@ -59,7 +59,8 @@ class RowMover:
             (sequence,) = self._row("SELECT pg_get_serial_sequence(%s, %s)", (step.source, step.column))
             last, is_called = self._row(f"SELECT last_value, is_called FROM {sequence}")
             highest = max(highest, last if is_called else last - 1)
-        self._run(f"ALTER TABLE {step.target} ALTER COLUMN {quoted} RESTART WITH {int(highest) + 1}", ())
+        (sequence,) = self._row("SELECT pg_get_serial_sequence(%s, %s)", (step.target, step.column))
+        self._run(f"ALTER SEQUENCE {sequence} RESTART WITH {int(highest) + 1}", ())
 
     def clear(self, table: str) -> None:
         """Delete what an interrupted copy left, in batches."""
