@@ -130,7 +130,7 @@ async def test_a_pool_replays_and_replaces(server: ScriptedServer, url: str) -> 
 
 
 async def test_a_pool_recycles_by_age(server: ScriptedServer, url: str) -> None:
-    """https://github.com/aws-samples/aurora-dsql-samples/issues/119: asyncpg knows no age, DSQL's limit is an hour."""
+    """https://github.com/aws-samples/aurora-dsql-samples/pull/119: asyncpg knows no age, DSQL's limit is an hour."""
     pool = await dsql.create_pool(url, min_size=1, max_size=1)
     async with pool.acquire() as connection:
         assert 2900 < connection._dsql_lifetime_s <= 3300

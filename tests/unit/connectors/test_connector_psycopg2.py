@@ -133,7 +133,7 @@ def test_pools_make_tokens_replay_and_replace(server: ScriptedServer, url: str, 
 
 
 def test_a_pool_takes_a_dsn_and_recycles(server: ScriptedServer, url: str) -> None:
-    """https://github.com/aws-samples/aurora-dsql-samples/issues/119, 183, 185: pools outlived the one-hour limit."""
+    """https://github.com/aws-samples/aurora-dsql-samples/pull/119, 183, 185: pools outlived the one-hour limit."""
     with dsql.ThreadedConnectionPool(1, 1, dsn=url, max_lifetime=60.0) as pool:
         first = pool.getconn()
         pool.putconn(first)

@@ -88,7 +88,7 @@ def test_a_policy_that_allows_nothing_is_refused(arguments: dict[str, float]) ->
 def test_conflicts_are_found_through_what_wraps_them() -> None:
     """https://github.com/awslabs/aurora-dsql-orms/pull/563: wrapped errors were never retried.
 
-    https://github.com/aws-samples/aurora-dsql-samples/issues/1102: a class stood for SQLSTATE 40001, and the wrong one.
+    https://github.com/aws-samples/aurora-dsql-samples/pull/1102: a class stood for SQLSTATE 40001, and the wrong one.
     """
 
     class OfPsycopg2(Exception):

@@ -81,7 +81,7 @@ def test_hostaddr_changes_the_socket_and_not_the_signature() -> None:
 
 
 def test_privatelink_names() -> None:
-    """https://github.com/hashicorp/terraform-provider-aws/issues/47596"""
+    """https://github.com/hashicorp/terraform-provider-aws/issues/47596: the id alone does not give these names."""
     named = resolved(f"{CLUSTER_ID}.dsql-fnh4.eu-west-1.on.aws")
     assert named.token.region == "eu-west-1" and named.token.signing_host == named.host
     vpc = resolved("vpce-0a-b.dsql-fnh4.eu-west-1.vpce.amazonaws.com", cluster_id=CLUSTER_ID, options="-c x=1")
