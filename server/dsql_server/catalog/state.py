@@ -135,11 +135,11 @@ class Table:
 
     @cached_property
     def mark(self) -> str:
-        """An SQL comment that tells this table from one of the same name that was dropped.
+        """An SQL comment that tells this table from one that had the same name, and columns of the same names, before.
 
         Statements are prepared once for each text, and keep the types that the columns had then.
         """
-        return f"/* {self.relation_id} */"
+        return f"/* {self.relation_id}.{self.arity} */"
 
     @cached_property
     def arity(self) -> int:

@@ -310,11 +310,26 @@ class Executor:
         assert workspace is not None
         try:
             workspace.count_rows(_changed_rows(tag))
+            if plan.side_effects:
+                await self._count_side_effects(plan)
             await self.new_keys.check(plan, bound, sizes)
         except LimitExceeded as limit:
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
         except DuplicateInSnapshot as duplicate:
             raise await self._duplicate_error(duplicate) from None
+
+    async def _count_side_effects(self, plan: LoadPlan) -> None:
+        """Count the rows that foreign key actions changed, where they may be too many. Raises LimitExceeded."""
+        workspace = self.workspace
+        assert workspace is not None
+        affected = sum(len(workspace.work(table).loaded) for table in plan.side_effects)
+        if workspace.row_count + affected <= self.limits.transaction_rows:
+            return
+        data, works = workspace.extraction(self.connection)
+        answer = await self.collect_as_loader(data)
+        if answer.error is not None:
+            raise EngineRefusal(answer.error, hide_context=True)
+        workspace.count_exactly(works, answer.rows[bool(self._role_on) :], self._storage)
 
     async def _duplicate_error(self, duplicate: DuplicateInSnapshot) -> SqlError:
         """Load the row that holds the key: the engine then says exactly what it would have said."""

@@ -131,6 +131,14 @@ class Workspace:
             parts.append(parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED)
         return b"".join(parts), works
 
+    def count_exactly(self, works: list[TableWork], answers: list[list[bytes]], storage: StorageReader) -> None:
+        """Count the changed rows from the answers to :meth:`extraction`. Raises LimitExceeded for too many."""
+        changed = 0
+        for work, rows in zip(works, answers, strict=False):
+            changed += _TableDelta(self, work, [], []).collect(rows, storage)
+        if changed > self.limits.transaction_rows:
+            raise LimitExceeded("transaction row limit exceeded")
+
     def commit_request(
         self, works: list[TableWork], answers: list[list[bytes]], storage: StorageReader
     ) -> CommitRequest:
