@@ -235,7 +235,6 @@ class DSQLDialect(DSQLReflection, PGDialect):
             return
         if begun and steps.needs_unique_indexes(element) and any(job.unique for job in begun):
             jobs.wait_for_jobs(self, dbapi_connection, begun)
-        super().do_commit(dbapi_connection)
         self._run_alone(dbapi_connection, lambda: super(DSQLDialect, self).do_execute(cursor, statement, parameters))
         if cursor.description is not None:
             rows = cursor.fetchall()
@@ -264,19 +263,29 @@ class DSQLDialect(DSQLReflection, PGDialect):
             cursor.close()
 
     def _run_alone(self, dbapi_connection: Any, execute: Callable[[], None]) -> None:
-        """Execute and commit; again as long as it loses to a concurrent transaction (OC000, OC001)."""
+        """Execute in a transaction of its own, without a round trip for BEGIN and COMMIT; again as long as it loses to
+        a concurrent transaction (OC000, OC001)."""
+        begins = not self.is_autocommit(dbapi_connection)
+        super().do_commit(dbapi_connection)
+        if begins:
+            dbapi_connection.autocommit = True
         loop = RetryLoop(policy_of(None), ERRORS)
-        while True:
-            try:
-                execute()
-                super().do_commit(dbapi_connection)
-                return
-            except self.loaded_dbapi.Error as error:
-                delay_s = loop.delay_s_after(error)
-                if delay_s is None:
-                    raise
-                super().do_rollback(dbapi_connection)
-                self.sleep(delay_s)
+        try:
+            while True:
+                try:
+                    return execute()
+                except self.loaded_dbapi.Error as error:
+                    delay_s = loop.delay_s_after(error)
+                    if delay_s is None:
+                        raise
+                    self.sleep(delay_s)
+        finally:
+            if begins and not self._is_closed(dbapi_connection):
+                dbapi_connection.autocommit = False
+
+    def _is_closed(self, dbapi_connection: Any) -> bool:
+        connection = self.get_driver_connection(dbapi_connection)
+        return bool(connection.closed if hasattr(connection, "closed") else connection.is_closed())
 
     def sleep(self, seconds: float) -> None:
         """Wait, without blocking an event loop."""
