@@ -146,6 +146,19 @@ def test_the_same_rows_written_again_and_again_split_nothing(router: StorageRout
     assert router.metrics()["map_version"] == version
 
 
+def test_full_shards_are_counted_again_only_after_many_writes(router: StorageRouter) -> None:
+    for number in range(SHARD_ROWS_MAX * 4):
+        commit(router, T + number, numbered_row(number))
+    scans = sum(node.metrics()["scans"] for node in router.nodes)
+    for at in range(SHARD_ROWS_MAX // 2):
+        commit(router, T + 10_000 + at, numbered_row(at % SHARD_ROWS_MAX))
+    assert sum(node.metrics()["scans"] for node in router.nodes) == scans
+    for at in range(SHARD_ROWS_MAX * 4):
+        commit(router, T + 20_000 + at, numbered_row(at % (SHARD_ROWS_MAX * 4)))
+    counted = sum(node.metrics()["scans"] for node in router.nodes) - scans
+    assert 0 < counted <= 12, "a look at a shard for so many writes as half of its rows"
+
+
 def test_a_restart_sees_the_same_routing_and_the_same_rows(tmp_path: Path) -> None:
     router = open_router(tmp_path / "data")
     seeded = random.Random(4)

@@ -31,6 +31,11 @@ class Shard:
     last_key: bytes = field(default=b"", repr=False)  #: the greatest key routed here since the map was opened
     appends: int = 0  #: writes above all earlier ones, since the shard was last looked at
     writes: int = 0  #: all writes but deletions since then
+    counted: int = 0  #: rows when it was last looked at
+
+    def is_to_be_counted(self, rows_max: int) -> bool:
+        """Whether it may have outgrown ``rows_max``, and enough was written to it to be worth another look."""
+        return self.rows > rows_max and 2 * (self.rows - self.counted) > rows_max
 
 
 class RangeMap:
@@ -95,7 +100,9 @@ class RangeMap:
         loaded = cls(content["nodes"])
         loaded.version = content["version"]
         loaded.relations = {bytes.fromhex(prefix) for prefix in content["relations"]}
-        loaded.shards = [Shard(bytes.fromhex(start), node, rows) for start, node, rows in content["shards"]]
+        loaded.shards = [
+            Shard(bytes.fromhex(start), node, rows, counted=rows) for start, node, rows in content["shards"]
+        ]
         loaded.starts = [shard.start for shard in loaded.shards]
         assert loaded.starts == sorted(loaded.starts) and loaded.starts[0] == b"", (
             "a range map is ordered, without gaps"

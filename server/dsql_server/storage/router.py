@@ -168,6 +168,7 @@ class StorageRouter:
         starts, shards, relations = self._starts, self._shards, self._relations
         by_node: dict[int, list[Mutation]] = {}
         full: list[Shard] = []
+        rows_max = self._shard_rows_max
         for mutation in mutations:
             key, value = mutation
             if key[:RELATION_PREFIX_BYTES] not in relations:
@@ -181,7 +182,7 @@ class StorageRouter:
                     shard.appends += 1
                 shard.writes += 1
                 shard.rows += 1
-                if shard.rows > self._shard_rows_max:
+                if shard.rows > rows_max and shard.is_to_be_counted(rows_max):
                     full.append(shard)
             owned = by_node.get(shard.node)
             if owned is None:
@@ -189,7 +190,7 @@ class StorageRouter:
             else:
                 owned.append(mutation)
         for shard in full:
-            if shard.rows > self._shard_rows_max:
+            if shard.is_to_be_counted(rows_max):
                 self._split_shard(shard)
         return list(by_node.items())
 
@@ -198,12 +199,12 @@ class StorageRouter:
         node = self.nodes[shard.node]
         index = self._map.index_of(shard.start)
         end = self._starts[index + 1] if index + 1 < len(self._starts) else _END_OF_KEYS
-        request = ScanRequest(shard.start, end, TIMESTAMP_MAX, projection=(), limit=self._shard_rows_max)
+        request = ScanRequest(shard.start, end, TIMESTAMP_MAX, projection=(), limit=2 * self._shard_rows_max)
         found = node.scan(request).rows
-        shard.rows = len(found)
+        shard.rows = shard.counted = len(found)
         grows_at_its_end = 2 * shard.appends > shard.writes
         shard.appends = shard.writes = 0
-        if len(found) < self._shard_rows_max // 2:
+        if 2 * len(found) <= self._shard_rows_max:
             return  # the same rows written again and again
         tail = shard.last_key + b"\0"
         # What is on its way to the node was routed here and moved last_key; what it holds, the node says itself.
@@ -211,8 +212,10 @@ class StorageRouter:
             self._map.add_shard(Shard(tail, self._node_with_fewest_rows()))
         else:
             middle = len(found) // 2
-            self._map.add_shard(Shard(found[middle][0], shard.node, len(found) - middle, shard.last_key))
-            shard.rows, shard.last_key = middle, found[middle - 1][0]
+            behind = len(found) - middle
+            self._map.add_shard(Shard(found[middle][0], shard.node, behind, shard.last_key, counted=behind))
+            shard.rows = shard.counted = middle
+            shard.last_key = found[middle - 1][0]
         # Before a row goes by the new map, the map is on disk: no replay may route it otherwise.
         self.nodes[0].put_note(_MAP_NOTE, self._map.dump())
 
