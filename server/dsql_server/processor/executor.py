@@ -58,6 +58,8 @@ from dsql_server.processor.workspace import (
 SIZE_MEASURED_S = 1.0
 #: Dead rows in a processor's tables after which they are vacuumed, between transactions.
 VACUUM_AFTER_ROWS = 400
+#: After so many the tables' files are cut short, too: COMMIT looks for the transaction's rows in all of their pages.
+TRUNCATE_AFTER_ROWS = 5000
 
 
 class _Wait:
@@ -529,9 +531,11 @@ class Executor:
         if workspace is not None:
             for work in workspace.tables.values():
                 name = work.table.qualified_name
-                dead[name] = dead.get(name, 0) + len(work.loaded) + 1
-        if dead and sum(dead.values()) > VACUUM_AFTER_ROWS:
-            self.connection.discard(p.query("VACUUM (TRUNCATE off, SKIP_LOCKED) " + ", ".join(dead)))
+                written = workspace.row_count if work.written else 0
+                dead[name] = dead.get(name, 0) + len(work.loaded) + written + 1
+        if dead and (rows := sum(dead.values())) > VACUUM_AFTER_ROWS:
+            truncates = "on" if rows > TRUNCATE_AFTER_ROWS else "off"
+            self.connection.discard(p.query(f"VACUUM (TRUNCATE {truncates}, SKIP_LOCKED) " + ", ".join(dead)))
             dead.clear()
 
 
