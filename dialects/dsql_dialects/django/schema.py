@@ -55,11 +55,8 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
 
     sql_create_index = "CREATE INDEX ASYNC %(name)s ON %(table)s (%(columns)s)%(include)s%(extra)s%(condition)s"
     sql_create_index_concurrently = sql_create_index
-    sql_create_unique_index = (
-        "CREATE UNIQUE INDEX ASYNC %(name)s ON %(table)s (%(columns)s)%(include)s%(nulls_distinct)s%(condition)s"
-    )
-    sql_rename_index = RENAME_INDEX
-    sql_delete_index_concurrently = PostgresqlSchemaEditor.sql_delete_index
+    # Made of Django's, because what it has room for depends on the version.
+    sql_create_unique_index = PostgresqlSchemaEditor.sql_create_unique_index.replace("INDEX", "INDEX ASYNC", 1)
     sql_create_check = ADD_CHECK[0]
     sql_create_fk = ADD_FOREIGN_KEY[0]
     # Without SET CONSTRAINTS: that would be a second statement in the transaction.
