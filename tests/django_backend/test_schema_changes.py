@@ -327,6 +327,51 @@ def test_a_view_stands_in_the_way_and_is_named(project: Project) -> None:
     assert project.columns("shop_item") == before
 
 
+def test_privileges_and_statistics_stay(project: Project) -> None:
+    project.apply(create_item(code=models.IntegerField(primary_key=True), size=models.IntegerField()))
+    project.rows("GRANT SELECT (size) ON shop_item TO PUBLIC")
+    project.rows("CREATE STATISTICS shop_statistics ON code, size FROM shop_item")
+
+    def kept() -> list[tuple[Any, ...]]:
+        return project.rows(
+            "SELECT attacl::text, (SELECT count(*) FROM pg_statistic_ext WHERE stxrelid = attrelid) FROM pg_attribute "
+            "WHERE attrelid = 'shop_item'::regclass AND attname = 'size'"
+        )
+
+    before = kept()
+    assert before[0][0] and before[0][1] == 1
+    project.apply(migrations.AlterField("item", "size", models.BigIntegerField()))
+    assert kept() == before
+    project.apply(migrations.AlterField("item", "code", models.BigIntegerField(primary_key=True)))
+    assert kept() == before
+
+
+def test_rows_that_vanish_while_the_table_is_rebuilt(project: Project) -> None:
+    from dsql_dialects.django.schema_steps import DeleteVanished
+
+    for table, numbers in (("old", (1, 3)), ("new", (1, 2, 3, 4))):
+        project.rows(f"CREATE TABLE {table} (a int PRIMARY KEY)")
+        project.rows(f"INSERT INTO {table} VALUES {', '.join(f'({n})' for n in numbers)}")
+    RowMover(project.connection, batch_rows=1).delete_vanished(DeleteVanished("old", "new", ("a",)))
+    assert project.rows("SELECT a FROM new ORDER BY 1") == [(1,), (3,)]
+
+
+def test_operations_of_contrib_postgres(project: Project) -> None:
+    from django.contrib.postgres import operations
+
+    project.apply(create_item(size=models.IntegerField()))
+    insert(project, size=-1)
+    check = models.CheckConstraint(**{_CHECK: Q(size__gt=0)}, name="positive")
+    project.apply(operations.AddIndexConcurrently("item", models.Index(fields=["size"], name="ix")))
+    project.apply(operations.AddConstraintNotValid("item", check))
+    assert project.constraints("shop_item")["positive"].endswith("NOT VALID")
+    with pytest.raises(IntegrityError):
+        project.apply(operations.ValidateConstraint("item", "positive"))
+    project.rows("UPDATE shop_item SET size = 1")
+    project.apply(operations.ValidateConstraint("item", "positive"))
+    assert project.constraints("shop_item")["positive"] == "CHECK ((size > 0))"
+
+
 def test_what_dsql_has_not_got_is_refused_by_name(project: Project) -> None:
     from django.contrib.postgres.indexes import GinIndex
 

@@ -35,8 +35,17 @@ from dsql_dialects.django.schema_statements import (
     ConstraintStatement,
     is_async,
     undo_of,
+    with_async,
 )
-from dsql_dialects.django.schema_steps import Backfill, CopyRows, Ddl, PointOfNoReturn, RestartIdentity, Step
+from dsql_dialects.django.schema_steps import (
+    Backfill,
+    CopyRows,
+    Ddl,
+    DeleteVanished,
+    PointOfNoReturn,
+    RestartIdentity,
+    Step,
+)
 
 logger = logging.getLogger("django.db.backends.schema")
 
@@ -57,6 +66,8 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
     sql_create_index_concurrently = sql_create_index
     # Made of Django's, because what it has room for depends on the version.
     sql_create_unique_index = PostgresqlSchemaEditor.sql_create_unique_index.replace("INDEX", "INDEX ASYNC", 1)
+    sql_rename_index = RENAME_INDEX
+    sql_delete_index_concurrently = PostgresqlSchemaEditor.sql_delete_index
     sql_create_check = ADD_CHECK[0]
     sql_create_fk = ADD_FOREIGN_KEY[0]
     # Without SET CONSTRAINTS: that would be a second statement in the transaction.
@@ -107,6 +118,7 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             text = str(sql)
             if params is not None:
                 text = self.connection.ops.compose_sql(text, params)
+            text = with_async(text)
             steps = [Ddl(text, undo_of(text))]
         if self._captured is not None:
             self._captured.extend(steps)
@@ -246,6 +258,8 @@ class DatabaseSchemaEditor(PostgresqlSchemaEditor):
             rows.backfill(step)
         elif isinstance(step, CopyRows):
             rows.copy(step)
+        elif isinstance(step, DeleteVanished):
+            rows.delete_vanished(step)
         elif isinstance(step, RestartIdentity):
             rows.restart_identity(step)
         self._journal.done(key, type(step).__name__)

@@ -93,6 +93,8 @@ class Table:
     indexes: tuple[Index, ...] = ()
     views: dict[str, tuple[str, ...]] = field(default_factory=dict)  #: by column, "" for the table itself
     grants: tuple[str, ...] = ()  #: GRANT statements
+    column_grants: tuple[tuple[str, str], ...] = ()  #: columns, each with a GRANT statement
+    statistics: tuple[tuple[tuple[str, ...], str], ...] = ()  #: columns, with the CREATE STATISTICS statement
     comment: str | None = None
     exists: bool = True
 
@@ -180,6 +182,20 @@ _GRANTS = """
     WHERE t.oid = %s AND acl.grantee <> t.relowner ORDER BY 2, 1"""
 
 
+_COLUMN_GRANTS = """
+    SELECT a.attname, acl.privilege_type, CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,
+           acl.is_grantable, quote_ident(a.attname)
+    FROM pg_attribute a CROSS JOIN LATERAL aclexplode(a.attacl) acl LEFT JOIN pg_roles r ON r.oid = acl.grantee
+    WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum, 3, 2"""
+
+_STATISTICS = """
+    SELECT ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = s.stxrelid AND a.attnum > 0 AND EXISTS (
+               SELECT 1 FROM pg_depend p WHERE p.objid = s.oid AND p.refobjid = s.stxrelid
+               AND p.refobjsubid = a.attnum)),
+           pg_get_statisticsobjdef(s.oid)
+    FROM pg_statistic_ext s WHERE s.stxrelid = %s ORDER BY s.oid"""
+
+
 def read_table(fetch: Fetch, name: str) -> Table:
     """What the catalog says of a table; one without columns, and ``exists`` False, if there is none.
 
@@ -207,6 +223,15 @@ def read_table(fetch: Fetch, name: str) -> Table:
             f"GRANT {privilege} ON TABLE {name} TO {grantee}{' WITH GRANT OPTION' if grantable else ''}"
             for privilege, grantee, grantable in fetch(_GRANTS, (oid,))
         ),
+        tuple(
+            (
+                column,
+                f"GRANT {privilege} ({quoted}) ON TABLE {name} TO {grantee}"
+                + (" WITH GRANT OPTION" if grantable else ""),
+            )
+            for column, privilege, grantee, grantable, quoted in fetch(_COLUMN_GRANTS, (oid,))
+        ),
+        tuple((tuple(columns), sql) for columns, sql in fetch(_STATISTICS, (oid,))),
         comment,
     )
 

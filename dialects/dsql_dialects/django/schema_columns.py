@@ -130,6 +130,8 @@ class ColumnReplacement:
         final = not_null_name(self._bare_table, self._column.name)
         if self._column.not_null and self._not_null_name != final:
             yield self._alter(f"RENAME CONSTRAINT {self._quote(self._not_null_name)} TO {self._quote(final)}")
+        yield from (Ddl(grant) for name, grant in self._table.column_grants if name == self._column.name)
+        yield from (Ddl(sql) for columns, sql in self._table.statistics if self._column.name in columns)
         if self._column.comment is not None:
             yield Ddl(f"COMMENT ON COLUMN {self._table.name}.{self._name} IS {self._column.comment}")
 

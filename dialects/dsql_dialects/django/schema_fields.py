@@ -116,7 +116,10 @@ class FieldAddition(FieldChange):
 
     def _all_steps(self) -> Iterator[Step]:
         field = self._field
-        table = self.editor.read_table(self.model._meta.db_table)
+        if field.null and not field.unique and self.default(field) is None and not getattr(field, "generated", False):
+            table = Table(self.table_name, ())  # nothing needs to be known of it
+        else:
+            table = self.editor.read_table(self.model._meta.db_table)
         if field.primary_key or getattr(field, "generated", False) or identity_of(field, self.editor.connection)[0]:
             yield from self._rebuild(table)
         else:

@@ -14,7 +14,7 @@ from django.db import NotSupportedError
 from dsql_dialects.django.schema_catalog import CHECK, FOREIGN_KEY, PRIMARY_KEY, UNIQUE, Column, Constraint, Table
 from dsql_dialects.django.schema_names import split_table, temporary_name
 from dsql_dialects.django.schema_statements import RENAME_INDEX
-from dsql_dialects.django.schema_steps import CopyRows, Ddl, PointOfNoReturn, RestartIdentity, Step
+from dsql_dialects.django.schema_steps import CopyRows, Ddl, DeleteVanished, PointOfNoReturn, RestartIdentity, Step
 
 
 def column_sql(column: Column, quote: Any) -> str:
@@ -75,7 +75,8 @@ class TableRebuild:
             f"ADD CONSTRAINT {guard} CHECK (false) NOT VALID",
             f"ALTER TABLE {self._table.name} DROP CONSTRAINT IF EXISTS {guard}",
         )
-        yield self._copy()
+        copy = self._copy()
+        yield copy
         for column in self._columns:
             if column.identity is not None:
                 old = self._table.column(column.name)
@@ -89,6 +90,8 @@ class TableRebuild:
                 f"ALTER TABLE {foreign_key.table} DROP CONSTRAINT {self._quote(foreign_key.name)}",
                 tuple(step.sql for step in self._add_again(foreign_key)),
             )
+        if copy.key_is_kept:
+            yield DeleteVanished(copy.source, copy.target, copy.key)
         yield PointOfNoReturn()
         yield Ddl(f"DROP TABLE {self._table.name}")
         yield Ddl(f"ALTER TABLE {self._new} RENAME TO {self._quote(self._bare)}")
@@ -96,7 +99,11 @@ class TableRebuild:
         for foreign_key in self._incoming():
             yield from self._add_again(foreign_key)
         yield from self._comments()
-        yield from (Ddl(grant) for grant in self._table.grants)
+        yield from map(Ddl, self._table.grants)
+        for column in self._columns:
+            yield from (Ddl(grant) for name, grant in self._table.column_grants if name == column.name)
+        names = {column.name for column in self._columns}
+        yield from (Ddl(sql) for columns, sql in self._table.statistics if names.issuperset(columns))
 
     def _create(self) -> str:
         parts = [column_sql(column, self._quote) for column in self._columns]

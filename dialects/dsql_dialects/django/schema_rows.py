@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import DatabaseError, NotSupportedError
 
-from dsql_dialects.django.schema_steps import Backfill, CopyRows, RestartIdentity
+from dsql_dialects.django.schema_steps import Backfill, CopyRows, DeleteVanished, RestartIdentity
 
 #: Rows a transaction; DSQL allows 3,000 changed ones, and 10 MiB.
 BATCH_ROWS_MAX = 2000
@@ -50,6 +50,12 @@ class RowMover:
             f"FROM {step.source} WHERE {missing}"
         )
         self._in_batches(step.source, step.key, sql)
+
+    def delete_vanished(self, step: DeleteVanished) -> None:
+        """Delete copies of rows that were deleted since."""
+        matched = " AND ".join(f"o.{column} = {step.target}.{column}" for column in step.key)
+        sql = f"DELETE FROM {step.target} WHERE NOT EXISTS (SELECT 1 FROM {step.source} o WHERE {matched})"
+        self._in_batches(step.target, step.key, sql)
 
     def restart_identity(self, step: RestartIdentity) -> None:
         """Set the identity's next value."""

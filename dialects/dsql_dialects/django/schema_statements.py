@@ -15,6 +15,7 @@ _INDEX_ASYNC = re.compile(
     r"(?P<name>\"(?:[^\"]|\"\")+\"|\w+)\s+ON\s+(?P<schema>(?:\"(?:[^\"]|\"\")+\"|\w+)\.)?",
     re.IGNORECASE,
 )
+_VALIDATE = re.compile(r"^(ALTER TABLE) (\S+ VALIDATE CONSTRAINT )")
 _TABLE_ASYNC = re.compile(r"^\s*ALTER\s+TABLE\s+ASYNC\b", re.IGNORECASE)
 
 CONSTRAINT_OF_INDEX = re.compile(r"^ALTER TABLE (.+) ADD CONSTRAINT (.+) UNIQUE USING INDEX ")
@@ -51,6 +52,10 @@ class ConstraintStatement(Statement):
         super().__init__("; ".join(templates), **parts)
         self.templates = templates
 
+    def __str__(self) -> str:
+        """As PostgreSQL would take it; ``AddConstraintNotValid`` appends to this."""
+        return f"ALTER TABLE {self.parts['table']} ADD {self.inline}"
+
     @property
     def is_foreign_key(self) -> bool:
         """Whether it needs another table, which may not exist yet."""
@@ -75,6 +80,11 @@ class ConstraintStatement(Statement):
 
     def _drop(self) -> str:
         return f"ALTER TABLE {self.parts['table']} DROP CONSTRAINT IF EXISTS {self.parts['name']}"
+
+
+def with_async(sql: str) -> str:
+    """The statement of ``django.contrib.postgres``'s ValidateConstraint as DSQL takes it."""
+    return _VALIDATE.sub(r"\1 ASYNC \2", sql)
 
 
 def is_async(sql: str) -> bool:

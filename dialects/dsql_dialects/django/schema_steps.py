@@ -41,6 +41,15 @@ class CopyRows:
 
 
 @dataclass(frozen=True)
+class DeleteVanished:
+    """Delete from ``target`` what isn't in ``source`` any more, in batches along the primary key of both."""
+
+    source: str  #: quoted
+    target: str  #: quoted
+    key: tuple[str, ...]  #: quoted
+
+
+@dataclass(frozen=True)
 class RestartIdentity:
     """Let the identity of ``target`` go on behind every value that it has or that ``source`` gave out."""
 
@@ -55,10 +64,10 @@ class PointOfNoReturn:
     """From here on a failed change isn't undone but carried on."""
 
 
-Step = Ddl | Backfill | CopyRows | RestartIdentity | PointOfNoReturn
+Step = Ddl | Backfill | CopyRows | DeleteVanished | RestartIdentity | PointOfNoReturn
 
 _KINDS: Mapping[str, type[Any]] = {
-    kind.__name__: kind for kind in (Ddl, Backfill, CopyRows, RestartIdentity, PointOfNoReturn)
+    kind.__name__: kind for kind in (Ddl, Backfill, CopyRows, DeleteVanished, RestartIdentity, PointOfNoReturn)
 }
 
 
