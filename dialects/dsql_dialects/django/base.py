@@ -167,6 +167,8 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
                 f"DATABASES[{self.alias!r}] names no HOST: give the cluster's endpoint, or use config('aws-dsql://…'); "
                 "only 'manage.py test' starts a local server by itself"
             )
+        if self.isolation is not None:
+            self.isolation.end()  # of a test case whose connection was closed under it
         connection = super().get_new_connection(conn_params)
         # There is only one; psycopg needn't state it in each BEGIN.
         self.isolation_level = IsolationLevel.REPEATABLE_READ
