@@ -102,6 +102,7 @@ VERSIONS = [
         ("current-database", "SELECT current_database()", "postgres"),
         ("current-catalog", "SELECT current_catalog", "postgres"),
         ("current-catalog-in-a-condition", "SELECT 1 WHERE CURRENT_CATALOG = current_database()", "1"),
+        ("activity", "SELECT string_agg(datname, ',') FROM pg_stat_activity", "postgres"),
         ("current-user", "SELECT current_user", "admin"),
         ("session-user", "SELECT session_user", "admin"),
         ("max-connections", "SHOW max_connections", "20"),

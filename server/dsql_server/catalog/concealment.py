@@ -100,5 +100,11 @@ CONCEALMENT_SQL = (
     _filtered("pg_roles", f"rolname NOT IN {_ROLES} OR {_DUMPING}"),
     _filtered("pg_shadow", f"usename NOT IN {_ROLES}"),
     _filtered("pg_group", f"groname NOT IN {_ROLES}"),
+    # Of the sessions a client sees its own, in the database that it is told of.
+    _filtered("pg_locks", "pid = pg_catalog.pg_backend_pid()"),
+    "DO $$ BEGIN EXECUTE 'CREATE OR REPLACE VIEW pg_catalog.pg_stat_activity AS SELECT * FROM (' || "
+    "replace(rtrim(pg_get_viewdef('pg_catalog.pg_stat_activity'::regclass), ';'), 'd.datname', "
+    "quote_literal('postgres') || '::pg_catalog.name AS datname') "
+    "|| ') v WHERE pid = pg_catalog.pg_backend_pid()'; END $$",
     _filtered("pg_prepared_statements", "name NOT LIKE 'dsqlkit\\_%'"),
 )
