@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import pwd
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +22,9 @@ import dsql_server
 from dsql_server.testing import ClusterError, LocalCluster
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
-#: From the command to the first answer, the best of several: the machine of a test run is shared.
-WARM_START_S_MAX = 2.0
+#: Processor time of a start, the first answer and the stop, the best of several; about 1 s. What else the machine does
+#: counts little, as it would in the time by the clock.
+WARM_START_PROCESSOR_S_MAX = 2.0
 TIMEOUT_S = 60
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -37,16 +38,17 @@ def open_directory() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def first_answer_s(cluster: LocalCluster) -> float:
-    """Start the cluster and ask something; how long that took, in seconds."""
-    began = time.perf_counter()
+def processor_s(cluster: LocalCluster) -> float:
+    """Start the cluster, ask something, stop it; what that took of processors, in seconds, by all its processes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with cluster, cluster.connect(autocommit=True) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
-        return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def test_a_warm_start_answers_soon() -> None:
-    assert min(first_answer_s(LocalCluster()) for _ in range(3)) < WARM_START_S_MAX
+    assert 0 < min(processor_s(LocalCluster()) for _ in range(3)) < WARM_START_PROCESSOR_S_MAX
 
 
 #: All but the number of the object, which is the session's own engine's.
@@ -162,7 +164,8 @@ def _used_data(path: Path) -> Path:
 
 def test_the_cache_may_lie_elsewhere(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSQLKIT_CACHE_DIR", str(open_directory / "cache"))
-    first_answer_s(LocalCluster())
+    with LocalCluster():
+        pass
     assert len(list((open_directory / "cache" / "templates").iterdir())) == 1
     (open_directory / "file").write_text("")
     monkeypatch.setenv("DSQLKIT_CACHE_DIR", str(open_directory / "file" / "cache"))
