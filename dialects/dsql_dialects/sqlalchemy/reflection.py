@@ -37,8 +37,8 @@ class DSQLReflection(PGDialect):
             yield key, found
 
     def get_multi_table_options(self, connection: Any, *args: Any, **kw: Any) -> Reflected:
-        for key, _ in super().get_multi_table_options(connection, *args, **kw):
-            yield key, {}
+        # NotImplementedError with SQLAlchemy 2.0, as for every table of PostgreSQL.
+        return [(key, {}) for key, _ in super().get_multi_table_options(connection, *args, **kw)]
 
     def get_multi_indexes(self, connection: Any, *args: Any, **kw: Any) -> Reflected:
         """As SQLAlchemy's. An index that can't be used yet, or ever, has ``postgresql_invalid`` among its
