@@ -34,19 +34,21 @@ class DatabaseCreation(PostgresqlCreation):
     _uses_local_server = False
 
     def create_test_db(
-        self, verbosity: int = 1, autoclobber: bool = False, serialize: bool = True, keepdb: bool = False
+        self, verbosity: int = 1, autoclobber: bool = False, serialize: bool | None = None, keepdb: bool = False
     ) -> str:
         """As Django's; returns the database's name, which stays what it is."""
         self._own_settings = dict(self.connection.settings_dict)
         self._start_local_server(verbosity)
         self._schema = self._schema_name(keepdb)
-        name = self._create_despite_conflicts(verbosity, autoclobber, serialize, keepdb)
+        # Its default has changed from one version of Django to another.
+        given = {} if serialize is None else {"serialize": serialize}
+        name = self._create_despite_conflicts(verbosity=verbosity, autoclobber=autoclobber, keepdb=keepdb, **given)
         self.connection.isolation = Isolation(self.connection)
         self.connection.close()  # the next one is watched by it
         self.connection.ensure_connection()
         return name
 
-    def _create_despite_conflicts(self, verbosity: int, autoclobber: bool, serialize: bool, keepdb: bool) -> str:
+    def _create_despite_conflicts(self, **options: Any) -> str:
         """Other runs on the cluster change the catalog, too, and what migrations do in a transaction may lose to that.
 
         What has been migrated stays; the rest is done by the next attempt.
@@ -54,13 +56,13 @@ class DatabaseCreation(PostgresqlCreation):
         name: str
         for _ in range(CREATION_ATTEMPTS_MAX - 1):
             try:
-                name = super().create_test_db(verbosity, autoclobber, serialize, keepdb)
+                name = super().create_test_db(**options)
                 return name
             except DatabaseError as error:
                 if not is_occ_error(error):
                     raise
-                keepdb = True
-        name = super().create_test_db(verbosity, autoclobber, serialize, keepdb)
+                options["keepdb"] = True
+        name = super().create_test_db(**options)
         return name
 
     def destroy_test_db(
