@@ -48,6 +48,14 @@ def test_plans_without_costs() -> None:
     assert list(root.printed()) == lines
 
 
+def test_literals_with_line_breaks_are_one_property() -> None:
+    root, rest = read_plan(
+        ["Seq Scan on t", "  Filter: (a = 'it''s", "->  Seq Scan on u", "'::text)", "Planning Time: 1 ms"]
+    )
+    assert root.properties == ["Filter: (a = 'it''s\n->  Seq Scan on u\n'::text)"]
+    assert (root.children, rest) == ([], ["Planning Time: 1 ms"])
+
+
 @pytest.mark.parametrize("lines", [[], [""], ["  Seq Scan on t"]])
 def test_no_plan(lines: list[str]) -> None:
     with pytest.raises(ValueError, match="no plan"):

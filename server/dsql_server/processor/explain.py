@@ -61,7 +61,7 @@ class Explanation:
                 for node in root.walk():
                     _show_batched(node, shapes)
             carry_up(root, before)
-        return [*root.printed(), *self._ending(rest)]
+        return [line for text in (*root.printed(), *self._ending(rest)) for line in text.split("\n")]
 
     def _ending(self, rest: list[str]) -> list[str]:
         found: list[str] = []

@@ -164,6 +164,7 @@ def read_plan(lines: list[str]) -> tuple[PlanNode, list[str]]:
     """The tree, and the lines behind it (times, triggers). Raises ValueError where there is no plan."""
     if not lines or not lines[0] or lines[0][0] == " ":
         raise ValueError("EXPLAIN printed no plan")
+    lines = _joined(lines)
     root = _node(lines[0], 0)
     open_nodes = [root]
     for number, line in enumerate(lines[1:], 1):
@@ -183,6 +184,19 @@ def read_plan(lines: list[str]) -> tuple[PlanNode, list[str]]:
         else:
             open_nodes[-1].body.append((column, text))
     return root, []
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """The lines with those together that a literal's line breaks have parted."""
+    joined: list[str] = []
+    is_open = False
+    for line in lines:
+        if is_open:
+            joined[-1] += "\n" + line
+        else:
+            joined.append(line)
+        is_open ^= line.count("'") % 2 == 1  # a quote within a literal is doubled
+    return joined
 
 
 def _node(text: str, column: int) -> PlanNode:
