@@ -254,6 +254,14 @@ def test_parameters_and_blocks(connection: Connection) -> None:
     assert line.startswith("Index Scan using by_kind on parts")
 
 
+def test_plans_stay_as_they_are_in_long_sessions(connection: Connection) -> None:
+    sql = "SELECT a.balance, p.name FROM account a JOIN parts p ON p.kind = a.balance::int WHERE a.created_at IS NULL"
+    first = shape(connection, sql)
+    for _ in range(8):  # the engine vacuums its tables in between
+        connection.execute("SELECT sum(length(name)) FROM parts")
+    assert shape(connection, sql) == first
+
+
 def test_prepared_statements_are_explained_each_time(connection: Connection) -> None:
     sql = b"EXPLAIN ANALYZE SELECT name FROM parts WHERE id = %s"
     for number in (1, 2, 3, 4):
@@ -263,6 +271,22 @@ def test_prepared_statements_are_explained_each_time(connection: Connection) -> 
             b"EXPLAIN ANALYZE SELECT count(*) FROM parts WHERE id > %s", [number], prepare=True
         )
         assert str(next(counted)[0]).startswith("Aggregate")
+
+
+def test_other_roles_explain_what_they_may_read(dsql_cluster: LocalCluster, connection: Connection) -> None:
+    connection.execute("CREATE ROLE explainer WITH LOGIN")
+    connection.execute("AWS IAM GRANT explainer TO 'arn:aws:iam::123456789012:role/explainer'")
+    try:
+        connection.execute("GRANT SELECT ON parts TO explainer")
+        with dsql_cluster.connect("explainer", autocommit=True) as reader:
+            for options in ("", "ANALYZE VERBOSE"):
+                assert shape(reader, "SELECT * FROM parts", options)[0].startswith("Index Only Scan using parts_pkey")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                plan(reader, "SELECT * FROM account")
+    finally:
+        connection.execute("REVOKE SELECT ON parts FROM explainer")
+        connection.execute("AWS IAM REVOKE explainer FROM 'arn:aws:iam::123456789012:role/explainer'")
+        connection.execute("DROP ROLE explainer")
 
 
 def test_what_is_no_scan_of_a_table_stays_postgresqls(connection: Connection) -> None:

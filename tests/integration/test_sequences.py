@@ -186,7 +186,12 @@ def test_a_read_only_transaction_takes_no_value(one: Session) -> None:
 
 def test_the_machinerys_functions_are_out_of_reach(one: Session) -> None:
     one.run("CREATE SEQUENCE s CACHE 1")
-    for call in ("engine_setval('s', 1, true)", "pg_catalog.engine_note('s')", "engine_checks('s', false)"):
+    for call in (
+        "engine_setval('s', 1, true)",
+        "pg_catalog.engine_note('s')",
+        "engine_checks('s', false)",
+        "engine_sizes()",
+    ):
         with pytest.raises(psycopg.errors.FeatureNotSupported):
             one.run(f"SELECT {call}")
 

@@ -232,6 +232,8 @@ class ExtendedQuery(DirectAnswers):
             skip = executor.opening(injected) + executor.sequencing(injected)
         if writes or plan.loads or self._block == BLOCK or (portal.prepared.sets and not self._alone):
             skip += executor.opening(injected)
+        if portal.explain is not None:
+            skip += executor.opening(injected) + executor.forgetting_sizes(injected)
         skip += executor.loading(plan, portal.bound, injected, keep_apart=writes or self._block == BLOCK)
         if writes:
             executor.note_statement(plan, LOCK_MODES[statement.locking])

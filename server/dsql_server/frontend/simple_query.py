@@ -82,6 +82,8 @@ class SimpleQuery(Steering):
             skip = executor.opening(parts) + executor.sequencing(parts)
         if writes or plan.loads or self._block == BLOCK or (sets and not self._alone):
             skip += executor.opening(parts)
+        if explain is not None:
+            skip += executor.opening(parts) + executor.forgetting_sizes(parts)
         skip += executor.loading(plan, bound, parts, keep_apart=writes or self._block == BLOCK)
         if writes:
             executor.note_statement(plan, LOCK_MODES[statement.locking])

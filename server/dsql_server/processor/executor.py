@@ -271,6 +271,11 @@ class Executor:
         statements = self.sequences.install()
         return self._guarded(b"".join(statements), len(statements), parts, keep_apart=False) if statements else 0
 
+    def forgetting_sizes(self, parts: list[bytes]) -> int:
+        """Add what makes the engine plan for tables of unknown size; returns the completions that it adds."""
+        name, parse = self.connection.statement("SELECT pg_catalog.engine_sizes()")
+        return self._guarded(parse + p.bind_statement(name) + p.EXECUTE_UNNAMED, 1, parts, keep_apart=False)
+
     def _guarded(self, data: bytes, count: int, parts: list[bytes], keep_apart: bool) -> int:
         if self._role_on:
             data = self._role_on + data + self._role_off
