@@ -29,7 +29,7 @@ ADD_UNIQUE = (
 )
 ADD_FOREIGN_KEY = (
     "ALTER TABLE %(table)s ADD CONSTRAINT %(name)s FOREIGN KEY (%(column)s) "
-    "REFERENCES %(to_table)s (%(to_column)s)%(deferrable)s NOT VALID",
+    "REFERENCES %(to_table)s (%(to_column)s)%(on_delete_db)s%(deferrable)s NOT VALID",
     "ALTER TABLE ASYNC %(table)s VALIDATE CONSTRAINT %(name)s",
 )
 ADD_CHECK = (
@@ -40,7 +40,7 @@ ADD_CHECK = (
 _INLINE = {
     ADD_UNIQUE: "CONSTRAINT %(name)s UNIQUE%(nulls_distinct)s (%(columns)s)",
     ADD_FOREIGN_KEY: "CONSTRAINT %(name)s FOREIGN KEY (%(column)s) REFERENCES %(to_table)s (%(to_column)s)"
-    "%(deferrable)s",
+    "%(on_delete_db)s%(deferrable)s",
     ADD_CHECK: "CONSTRAINT %(name)s CHECK (%(check)s)",
 }
 
@@ -49,6 +49,7 @@ class ConstraintStatement(Statement):
     """A constraint to be added: as statements, or inside CREATE TABLE."""
 
     def __init__(self, templates: tuple[str, str], **parts: Any) -> None:
+        parts.setdefault("on_delete_db", "")  # since Django 6.1
         super().__init__("; ".join(templates), **parts)
         self.templates = templates
 
