@@ -83,7 +83,7 @@ class EmbeddedCluster:
         self._undo.push_async_callback(pool.drain)
         garbage = GarbageCollection(storage, path.begin)
         self._undo.callback(garbage.close)
-        jobs = JobManager(path, catalog, pool)
+        jobs = JobManager(path, catalog, pool, hold=garbage.hold)
         self._undo.push_async_callback(jobs.close)
         settings = self._settings
         services = Services(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dsql_server.interfaces.messages import TRANSACTION_AGE_MAX_S, Timestamp
@@ -39,8 +40,18 @@ class GarbageCollection:
         self._kept_s = kept_s
         self._marks: deque[_Mark] = deque()
         self._horizon: Timestamp = 0
+        self._held: list[Timestamp] = []
         self._timer: asyncio.TimerHandle | None = None
         self.versions_dropped = 0
+
+    @contextlib.contextmanager
+    def hold(self, t: Timestamp) -> Iterator[None]:
+        """Keep what a read at ``t`` sees, as long as the context is open. Background jobs have no age limit."""
+        self._held.append(t)
+        try:
+            yield
+        finally:
+            self._held.remove(t)
 
     def start(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
@@ -60,5 +71,6 @@ class GarbageCollection:
             self._horizon = marks.popleft().t
             if not marks:
                 break
-        if self._horizon:
-            self.versions_dropped += self._storage.collect_garbage(self._horizon, VERSIONS_A_BEAT_MAX)
+        horizon = min([self._horizon, *self._held])
+        if horizon:
+            self.versions_dropped += self._storage.collect_garbage(horizon, VERSIONS_A_BEAT_MAX)

@@ -92,8 +92,9 @@ class IndexBuild:
             table, index = found
             if not index.unique:
                 break
-            storage, t = self._transactions.path.storage, self._transactions.path.begin()
-            if not await holds_unique_index(self._pool, storage, table, index, t):
+            with self._transactions.snapshot() as t:
+                holds = await holds_unique_index(self._pool, self._transactions.path.storage, table, index, t)
+            if not holds:
                 if kept:
                     await self._transactions.change_catalog(self._change(valid=False, ready=False), Writes())
                 return JobStatus.FAILED, DUPLICATE_KEY_DETAIL

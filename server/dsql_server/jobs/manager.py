@@ -24,7 +24,7 @@ from dsql_server.jobs.job import (
     read_status,
 )
 from dsql_server.jobs.removal import remove
-from dsql_server.jobs.transactions import JobTransactions, Writes
+from dsql_server.jobs.transactions import HoldSnapshot, JobTransactions, Writes
 from dsql_server.jobs.validation import validate
 from dsql_server.processor.ddl import PendingDefinition, with_invalid_indexes
 from dsql_server.processor.errors import SqlError, server_unavailable
@@ -46,13 +46,18 @@ class JobManager:
     """Makes jobs, runs them as tasks, answers ``sys.wait_for_job``. All methods run on the event loop."""
 
     def __init__(
-        self, commit_path: CommitPath, catalog: Catalog, pool: ProcessorPool, now: Callable[[], float] = time.time
+        self,
+        commit_path: CommitPath,
+        catalog: Catalog,
+        pool: ProcessorPool,
+        now: Callable[[], float] = time.time,
+        hold: HoldSnapshot | None = None,
     ) -> None:
         self._path = commit_path
         self._catalog = catalog
         self._pool = pool
         self._now = now
-        self._transactions = JobTransactions(commit_path, catalog)
+        self._transactions = JobTransactions(commit_path, catalog, hold)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 

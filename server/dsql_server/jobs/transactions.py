@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from dsql_server.catalog.changes import Catalog, CatalogChange
@@ -26,6 +28,10 @@ RETRY_PAUSE_S = 0.02
 _TRANSACTION_ID_BYTES = 16
 
 
+#: Keeps what a read at a timestamp sees from being removed, while the context is open.
+HoldSnapshot = Callable[[Timestamp], AbstractContextManager[None]]
+
+
 class Writes(NamedTuple):
     """What one transaction writes."""
 
@@ -36,9 +42,17 @@ class Writes(NamedTuple):
 class JobTransactions:
     """Commits what jobs write. Lost races are tried again: users' transactions never wait for a job."""
 
-    def __init__(self, commit_path: CommitPath, catalog: Catalog) -> None:
+    def __init__(self, commit_path: CommitPath, catalog: Catalog, hold: HoldSnapshot | None = None) -> None:
         self.path = commit_path
         self.catalog = catalog
+        self._hold = hold
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Timestamp]:
+        """A timestamp to read at, for however long that takes."""
+        t = self.path.begin()
+        with self._hold(t) if self._hold is not None else contextlib.nullcontext():
+            yield t
 
     async def commit(self, prepare: Callable[[Timestamp], Writes | None]) -> bool:
         """Commit what ``prepare`` makes of a snapshot, asked again after each conflict; False if it makes nothing."""

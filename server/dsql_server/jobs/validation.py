@@ -28,7 +28,8 @@ async def validate(
     if table is None:
         return JobStatus.COMPLETED, SKIPPED_DETAIL
     storage = transactions.path.storage
-    refused = await violation(pool, storage, state.tables, table, job.constraint, transactions.path.begin())
+    with transactions.snapshot() as t:
+        refused = await violation(pool, storage, state.tables, table, job.constraint, t)
     if refused is not None:
         return JobStatus.FAILED, refused
 
