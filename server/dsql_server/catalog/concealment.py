@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dsql_server.catalog.answers import INDEX_METHOD
 from dsql_server.statements.dump import DUMP_APPLICATION
+from dsql_server.statements.settings import OWN_TABLES_PREFIX
 
 _ROLES = "('dsql_engine', 'dsql_loader', 'dsql_planner')"
 
@@ -20,15 +21,20 @@ def _filtered(view: str, condition: str) -> str:
     )
 
 
+def _own(table: str) -> str:
+    """The name of a system table that a view stands in for."""
+    return OWN_TABLES_PREFIX + table.removeprefix("pg_")
+
+
 def _replaced(table: str, columns: str, rest: str = "") -> tuple[str, ...]:
     """Put a view in a system table's place. The engine itself finds the table by its number.
 
     The last column is one that every table has and that catalog queries of tools name.
     """
+    own = _own(table)
     return (
-        f"ALTER TABLE pg_catalog.{table} RENAME TO engine_{table.removeprefix('pg_')}",
-        f"CREATE VIEW pg_catalog.{table} AS SELECT {columns}, t.tableoid "
-        f"FROM pg_catalog.engine_{table.removeprefix('pg_')} t {rest}",
+        f"ALTER TABLE pg_catalog.{table} RENAME TO {own}",
+        f"CREATE VIEW pg_catalog.{table} AS SELECT {columns}, t.tableoid FROM pg_catalog.{own} t {rest}",
         f"GRANT SELECT ON pg_catalog.{table} TO PUBLIC",
     )
 
@@ -44,7 +50,7 @@ _PRIVILEGES = (("pg_proc", "proacl"), ("pg_class", "relacl"), ("pg_namespace", "
 _BUILT_IN_FOR_DUMPS = (
     *(
         f"INSERT INTO pg_catalog.pg_depend SELECT '{catalog}'::regclass, o.oid, 0, 'pg_extension'::regclass, e.oid, 0, "
-        f"'e' FROM pg_catalog.{catalog} o, pg_catalog.engine_extension e WHERE {condition}"
+        f"'e' FROM pg_catalog.{catalog} o, pg_catalog.{_own('pg_extension')} e WHERE {condition}"
         for catalog, condition in (
             ("pg_namespace", "o.nspname = 'sys'"),
             ("pg_class", "o.relnamespace = 'sys'::regnamespace AND o.relkind = 'v'"),
@@ -66,13 +72,14 @@ _BUILT_IN_FOR_DUMPS = (
 CONCEALMENT_SQL = (
     # One database is all that there is; the engine keeps one for each query processor. The engine itself finds the
     # table by its number, so the view can have its name.
-    "ALTER TABLE pg_catalog.pg_database RENAME TO engine_database",
+    f"ALTER TABLE pg_catalog.pg_database RENAME TO {_own('pg_database')}",
     "CREATE VIEW pg_catalog.pg_database AS SELECT d.oid, d.datname, a.oid AS datdba, "
     "d.encoding, d.datlocprovider, d.datistemplate, d.datallowconn, d.datconnlimit, d.datfrozenxid, d.datminmxid, "
     "d.dattablespace, d.datcollate, d.datctype, d.daticulocale, d.daticurules, d.datcollversion, d.datacl "
-    "FROM pg_catalog.engine_database d, pg_catalog.pg_authid a WHERE d.datname = 'postgres' AND a.rolname = 'admin'",
+    f"FROM pg_catalog.{_own('pg_database')} d, pg_catalog.pg_authid a "
+    "WHERE d.datname = 'postgres' AND a.rolname = 'admin'",
     "GRANT SELECT ON pg_catalog.pg_database TO PUBLIC",
-    "REVOKE SELECT ON pg_catalog.engine_database FROM PUBLIC",
+    f"REVOKE SELECT ON pg_catalog.{_own('pg_database')} FROM PUBLIC",
     # Aurora DSQL has SQL functions only, no triggers, no extensions, and a name of its own for its indexes.
     *_replaced(
         "pg_language",

@@ -32,6 +32,11 @@ def quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def quote_literal(text: str) -> str:
+    """The text as a string constant, safe in any SQL text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 @dataclass(frozen=True)
 class Column:
     """A column by attribute number (from 1). Stored rows keep the place of dropped columns as NULL."""

@@ -9,10 +9,12 @@ by the number that it has in the session's own engine database: numbers differ f
 
 from __future__ import annotations
 
+from dsql_server.statements.settings import OWN_TABLES_PREFIX
+
 #: Schema and names of the tables that hold the rows behind the views of ``sys``.
 STORED_SCHEMA = "pg_catalog"
-JOBS_TABLE = "engine_jobs"
-MAPPINGS_TABLE = "engine_iam_pg_role_mappings"
+JOBS_TABLE = f"{OWN_TABLES_PREFIX}jobs"
+MAPPINGS_TABLE = f"{OWN_TABLES_PREFIX}iam_pg_role_mappings"
 
 #: What a session's connection to its engine is told about the session: parameters by these names.
 SESSION_ID_PARAMETER = "dsqlkit.session_id"

@@ -188,6 +188,7 @@ class Transactions(ClientStream):
             return
         reads = self._definition is None and not self._block_settings
         if reads and not (executor.engine_open and executor.workspace.wrote):
+            self._wrote = False
             return  # a read: its rollback follows behind the answer
         try:
             await self._commit()

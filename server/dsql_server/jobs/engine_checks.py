@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
-from dsql_server.catalog.state import ForeignKey, Index, Table, quote_identifier
+from dsql_server.catalog.state import ForeignKey, Index, Table, quote_identifier, quote_literal
 from dsql_server.encoding.keys import KeyEncoder, prefix, prefix_end
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
@@ -14,7 +14,7 @@ from dsql_server.processor.access import Row, comparable
 from dsql_server.processor.ddl import index_validity_sql
 from dsql_server.processor.engine_connection import EngineConnection, EngineError
 from dsql_server.processor.pool import ProcessorPool
-from dsql_server.processor.roles import ENGINE_ROLE
+from dsql_server.processor.roles import ENGINE_ROLE, LOADER_ROLE
 from dsql_server.processor.workspace import full_row, load_messages, unique_holders
 
 #: Rows that are loaded and checked at a time.
@@ -24,17 +24,37 @@ _INTEGRITY_VIOLATIONS = "23"
 
 
 @asynccontextmanager
-async def _private_transaction(pool: ProcessorPool) -> AsyncIterator[EngineConnection]:
-    """A transaction in an engine database of its own; rolled back at the end."""
+async def _private_transaction(pool: ProcessorPool, prepare: str = "SELECT") -> AsyncIterator[EngineConnection]:
+    """A transaction in an engine database of its own; rolled back at the end.
+
+    Only ``prepare`` runs as the engine's superuser. Rows meet functions that users wrote, in constraints and indexes:
+    those run for a role that may read and write rows and nothing else.
+    """
     processor = await pool.lease(ENGINE_ROLE, {})
     connection = processor.connection
     assert connection is not None, "leased processors are connected"
     try:
         await connection.execute("BEGIN")
+        await connection.execute(prepare)
+        await _act_as(connection, LOADER_ROLE)
         yield connection
         await connection.execute("ROLLBACK")
     finally:
         pool.give_back(processor)
+
+
+async def _act_as(connection: EngineConnection, role: str) -> None:
+    """Make ``role`` the session's user until the transaction's end, or until it is made another."""
+    await connection.execute("RESET SESSION AUTHORIZATION")
+    await connection.execute(f"SET LOCAL SESSION AUTHORIZATION {quote_identifier(role)}")
+
+
+async def _owner(connection: EngineConnection, table: Table) -> str:
+    answer = await connection.execute(
+        "SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class "
+        f"WHERE oid = {quote_literal(table.qualified_name)}::pg_catalog.regclass"
+    )
+    return (p.data_row_fields(answer.rows[0][0])[0] or b"").decode()
 
 
 async def _load(connection: EngineConnection, table: Table, rows: Sequence[Row]) -> None:
@@ -56,8 +76,7 @@ async def holds_unique_index(
     pool: ProcessorPool, storage: StorageReader, table: Table, index: Index, t: Timestamp
 ) -> bool:
     """Whether the rows as of ``t`` violate the index neither among each other nor any other unique index."""
-    async with _private_transaction(pool) as connection:
-        await connection.execute(index_validity_sql(index, valid=False, ready=True))
+    async with _private_transaction(pool, index_validity_sql(index, valid=False, ready=True)) as connection:
         try:
             for rows in _batches(storage, table, t):
                 await _load(connection, table, rows)
@@ -84,6 +103,7 @@ async def violation(
                 parent = tables[key.referenced_id]
                 await _load(connection, parent, _referenced_rows(storage, table, parent, key, rows, t))
             await _load(connection, table, loaded)
+            await _act_as(connection, await _owner(connection, table))
             try:
                 await connection.execute(validate)
             except EngineError as error:

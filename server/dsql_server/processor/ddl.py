@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from dsql_server.catalog.changes import Catalog, CatalogChange, Difference, describe_change
 from dsql_server.catalog.introspection import LISTING_SQL, Listing, sequences_sql, tables_sql
-from dsql_server.catalog.state import CatalogState, Index, Sequence, Table
+from dsql_server.catalog.state import CatalogState, Index, Sequence, Table, quote_literal
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation
 from dsql_server.processor.definition_limits import check_counts, check_tables, counting_sql
@@ -150,16 +150,12 @@ async def _difference(executor: Executor, before: Listing, after: Listing, searc
     restore = "SET LOCAL search_path TO DEFAULT"
     if search_path:
         # A value, not SQL: what PostgreSQL takes for a list of names may hold anything.
-        restore = f"SELECT pg_catalog.set_config('search_path', {_literal(search_path)}, true)"
+        restore = f"SELECT pg_catalog.set_config('search_path', {quote_literal(search_path)}, true)"
     await _run(executor, "SET LOCAL search_path = pg_catalog")
     table_document = await _ask(executor, b"", tables_sql(tables)) if tables else "[]"
     sequence_document = await _ask(executor, b"", sequences_sql(sequences)) if sequences else "[]"
     await _run(executor, restore)
     return Difference(before, after, table_document, sequence_document)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 async def _ask(executor: Executor, opening: bytes, sql: str) -> str:

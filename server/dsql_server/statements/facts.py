@@ -7,6 +7,7 @@ from typing import Any
 from dsql_server.statements import datatypes, functions
 from dsql_server.statements.model import LockStrength, Refusal, RelationName
 from dsql_server.statements.planner_defects import refuse_left_lateral
+from dsql_server.statements.settings import OWN_TABLES_PREFIX
 from dsql_server.statements.tree import Node, constant, relation_name, strings
 
 _Scope = frozenset[str]
@@ -17,6 +18,8 @@ _WRITES = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 
 #: Its tables are written by jobs only.
 _SYSTEM_SCHEMA = "sys"
+#: Tables that only a superuser reads, by how their names begin: roles with their passwords, and the machinery's own.
+_CLOSED_TABLES = ("pg_authid", OWN_TABLES_PREFIX)
 #: A system view whose rule turns an UPDATE into set_config() of any parameter.
 _SETTINGS_VIEW = frozenset({(None, "pg_settings"), ("pg_catalog", "pg_settings")})
 
@@ -88,6 +91,14 @@ def _visit_relation(facts: Facts, node: Node, scope: _Scope) -> None:
     relation = relation_name(node)
     if relation[0] is not None or relation[1] not in scope:
         facts.relations.add(relation)
+        facts.refuse(_refuse_closed(relation))
+
+
+def _refuse_closed(relation: RelationName) -> Refusal | None:
+    schema, name = relation
+    if name.startswith(_CLOSED_TABLES) and schema in (None, "pg_catalog"):
+        return Refusal("42501", f"permission denied for table {name}")
+    return None
 
 
 def _visit_call(facts: Facts, node: Node) -> None:
@@ -104,6 +115,7 @@ def _visit_write(facts: Facts, key: str, node: Node) -> None:
     target = relation_name(node["relation"])
     facts.targets.add(target)
     facts.relations.add(target)
+    facts.refuse(_refuse_closed(target))
     if key == "MergeStmt":
         facts.refuse(Refusal("0A000", "unsupported statement type: MERGE"))
     elif "onConflictClause" in node:

@@ -29,6 +29,9 @@ RESERVED_PREFIXES = frozenset({"dsql", "dsqlkit"})
 #: SET and RESET of these to their default do nothing: a session has one user and one isolation level.
 CONSTANT_PARAMETERS = frozenset({"session_authorization", "transaction_isolation"})
 
+#: Tables among PostgreSQL's own that are the machinery's have names that begin so.
+OWN_TABLES_PREFIX = "pg_dsqlkit_"
+
 #: Every parameter without a dot that PostgreSQL 16 knows (the view pg_settings, what it hides, old names).
 _POSTGRESQL_PARAMETERS = """
     allow_in_place_tablespaces allow_system_table_mods application_name archive_cleanup_command archive_command
