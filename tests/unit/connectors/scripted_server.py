@@ -178,7 +178,10 @@ class _Session:
             self._names.append(name or "")
 
         context.sni_callback = remember
-        self._socket = context.wrap_socket(self._socket, server_side=True)
+        # First the socket, then the handshake: who closes this session amid it must find what is open.
+        secured = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        self._socket = secured
+        secured.do_handshake()
 
     def _start_up(self) -> bool:
         direct = self._socket.recv(1, socket.MSG_PEEK) == b"\x16"
