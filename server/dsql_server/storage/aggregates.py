@@ -9,14 +9,16 @@ import math
 from collections.abc import Callable, Sequence
 from decimal import Context, Decimal
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from dsql_server.encoding import numeric
 from dsql_server.encoding import type_oids as oid
 from dsql_server.encoding.keys import encode_value, value_encoder
 from dsql_server.encoding.rows import field_reader, fields_reader
 from dsql_server.interfaces.commit_path import Aggregate
-from dsql_server.storage.columns import Column, RowBatch
-from dsql_server.storage.numeric_sums import NumericSum
+
+if TYPE_CHECKING:
+    from dsql_server.storage.columns import Column, RowBatch
 
 _unpack_float4 = Struct(">f").unpack
 _unpack_float8 = Struct(">d").unpack
@@ -112,6 +114,8 @@ class _IntegerSum(_Sum):
 
 class _NumericSum(_Sum):
     def __init__(self) -> None:
+        from dsql_server.storage.numeric_sums import NumericSum  # numpy is loaded where it is used
+
         super().__init__(oid.NUMERIC)
         self.sum = NumericSum()
 

@@ -13,9 +13,12 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dsql_server.interfaces.messages import Mutation, Timestamp
-from dsql_server.storage.columns import RowBatch
+
+if TYPE_CHECKING:
+    from dsql_server.storage.columns import RowBatch
 
 CACHE_BYTES = 96 * 1024 * 1024
 #: A full cache gives up blocks that so many requests haven't used.

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from rocksdict import Rdict
 
@@ -25,9 +26,11 @@ from dsql_server.encoding.rows import projector
 from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps, run_to_end
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import garbage, rocks
-from dsql_server.storage.aggregation import Aggregator
 from dsql_server.storage.column_cache import BlockCache
 from dsql_server.storage.predicates import compile_predicate
+
+if TYPE_CHECKING:
+    from dsql_server.storage.aggregation import Aggregator
 
 VERSION_BYTES = 8
 TIMESTAMP_MAX = 2**64 - 1
@@ -66,7 +69,7 @@ class StorageNode:
         self._iterator = self._database.iter
         self._write = self._database.write
         self._blocks = BlockCache()
-        self._aggregator = Aggregator(self._database, self._blocks, _RESERVED)
+        self._aggregator: Aggregator | None = None
         self._closed = False
         self._applied_up_to: Timestamp = 0
         self._positions = self._load_positions()
@@ -240,6 +243,10 @@ class StorageNode:
         if request.t < self._horizon:
             raise self._too_old(request.t)
         self._scans += 1
+        if self._aggregator is None:
+            from dsql_server.storage.aggregation import Aggregator  # with numpy, which no start waits for
+
+            self._aggregator = Aggregator(self._database, self._blocks, _RESERVED)
         return (yield from self._aggregator.steps(request, aggregates))
 
     # Applying ----------------------------------------------------------------------------------------------------
@@ -348,7 +355,7 @@ class StorageNode:
             "batches_applied": self._batches_applied,
             "gets": self._gets,
             "scans": self._scans,
-            "versions_examined": self._examined + self._aggregator.examined,
+            "versions_examined": self._examined + (self._aggregator.examined if self._aggregator is not None else 0),
             "versions_collected": self._versions_collected,
             "versions_estimate": self._database.property_int_value("rocksdb.estimate-num-keys") or 0,
             "bytes_on_disk": self._database.property_int_value("rocksdb.total-sst-files-size") or 0,
