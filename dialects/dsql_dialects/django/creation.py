@@ -45,6 +45,7 @@ class DatabaseCreation(PostgresqlCreation):
         name = self._create_despite_conflicts(verbosity=verbosity, autoclobber=autoclobber, keepdb=keepdb, **given)
         self.connection.isolation = Isolation(self.connection)
         self.connection.close()  # the next one is watched by it
+        self.connection.close_pool()
         self.connection.ensure_connection()
         return name
 

@@ -190,6 +190,7 @@ class Isolation:
         """Of the second connection, which is in autocommit mode and sees what is committed."""
         if self._reader is None:
             self._reader = self._connection.copy()
+            self._reader.settings_dict["OPTIONS"].pop("pool", None)  # whose connections are watched
         self._reader.ensure_connection()
         return self._reader.connection.cursor()
 
