@@ -8,6 +8,7 @@ import pytest
 
 from dsql_dialects.django.schema_catalog import CHECK, Constraint, Index, Table
 from dsql_dialects.django.schema_columns import ColumnReplacement, NewColumn
+from dsql_dialects.django.schema_execution import says_already_done
 from dsql_dialects.django.schema_names import NAME_BYTES_MAX, not_null_name, split_table, temporary_name
 from dsql_dialects.django.schema_statements import is_async, undo_of, with_async
 from dsql_dialects.django.schema_steps import (
@@ -86,6 +87,25 @@ def test_a_definition_of_no_index_is_refused() -> None:
 )
 def test_checks_that_stand_for_not_null(name: str, definition: str, column: str | None) -> None:
     assert Constraint(name, CHECK, ("a",), definition).not_null_column == column
+
+
+@pytest.mark.parametrize(
+    ("sql", "sqlstate", "expected"),
+    [
+        ("CREATE TABLE t (a int)", "42P07", True),
+        ("CREATE INDEX ASYNC i ON t (a)", "42P07", True),
+        ("CREATE INDEX ASYNC i ON t (misspelled)", "42703", False),
+        ("ALTER TABLE t ADD COLUMN a int", "42701", True),
+        ("ALTER TABLE misspelled ADD COLUMN a int", "42P01", False),
+        ("ALTER TABLE t RENAME COLUMN a TO b", "42703", True),
+        ("ALTER TABLE t DROP COLUMN a CASCADE", "42703", True),
+        ("DROP TABLE t CASCADE", "42P01", True),
+        ("UPDATE t SET a = 1", "42703", False),
+        ("CREATE TABLE t (a int)", "23505", False),
+    ],
+)
+def test_refusals_that_mean_done_already(sql: str, sqlstate: str, expected: bool) -> None:
+    assert says_already_done(sql, sqlstate) is expected
 
 
 def test_asynchronous_statements() -> None:

@@ -43,8 +43,23 @@ logger = logging.getLogger("django.db.backends.schema")
 
 _DDL = re.compile(r"^\s*(CREATE|ALTER|DROP|COMMENT|GRANT|REVOKE|ANALYZE|TRUNCATE|REINDEX)\b", re.IGNORECASE)
 
-#: What DSQL says to a statement whose work is done already: it exists (table, index; column; constraint), it doesn't.
-ALREADY_DONE = frozenset({"42P07", "42701", "42710", "42P01", "42703", "42704"})
+#: What DSQL says to a statement whose work is done already: what it makes exists (a table or index, a column, a
+#: constraint), what it removes or renames doesn't.
+EXISTS, IS_GONE = frozenset({"42P07", "42701", "42710"}), frozenset({"42P01", "42703", "42704"})
+
+_MAKES = re.compile(
+    r"^\s*(CREATE (TABLE|INDEX|UNIQUE INDEX) |ALTER TABLE .* (ADD (COLUMN|CONSTRAINT)|RENAME) )",
+    re.IGNORECASE | re.DOTALL,
+)
+_REMOVES = re.compile(
+    r"^\s*(DROP (TABLE|INDEX) (?!IF )|ALTER TABLE .* (DROP (COLUMN|CONSTRAINT) (?!IF )|RENAME |UNIQUE USING INDEX ))",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def says_already_done(sql: str, sqlstate: str | None) -> bool:
+    """Whether DSQL's refusal of a statement is what it says when the statement is run a second time."""
+    return bool((sqlstate in EXISTS and _MAKES.match(sql)) or (sqlstate in IS_GONE and _REMOVES.match(sql)))
 
 
 class StepRunner(PostgresqlSchemaEditor):
@@ -143,12 +158,16 @@ class StepRunner(PostgresqlSchemaEditor):
                     row = cursor.fetchone() if is_async(step.sql) and cursor.description else None
         except DatabaseError as error:
             state = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
-            if self._journal.may_be_done(key) and (state in ALREADY_DONE or self._has_constraint(step.sql)):
+            if self._journal.may_be_done(key) and (
+                says_already_done(step.sql, state) or self._has_constraint(step.sql)
+            ):
                 return self._job_of(step)
             if state is not None:
                 with suppress(DatabaseError):
                     self._journal.failed(key)
             raise
+        if _MAKES.match(step.sql) or _REMOVES.match(step.sql):
+            self._journal.caught_up()
         return None if row is None else str(row[0])
 
     def _has_constraint(self, sql: str) -> bool:

@@ -115,6 +115,10 @@ class Journal:
         """Whether an earlier run may have finished the step without noting it."""
         return self.active and self.resuming and f"{key} failed" not in self._load()
 
+    def caught_up(self) -> None:
+        """A statement has run that can't have run before: nothing that follows has, either."""
+        self.resuming = False
+
     def before(self, sql: str, changes_rows: bool) -> None:
         """To be called before a statement is run."""
         if not self.active:

@@ -43,9 +43,9 @@ def write_notes(connection: Any, migration: str, notes: Mapping[str, str | None]
 
 def delete_notes(connection: Any, migrations: Collection[str]) -> None:
     """Delete all notes of these migrations."""
-    for migration in migrations:
+    if migrations:
         with connection.cursor() as cursor:
-            cursor.execute(f"DELETE FROM {JOURNAL_TABLE} WHERE migration = %s", (migration,))
+            cursor.execute(f"DELETE FROM {JOURNAL_TABLE} WHERE migration = ANY (%s)", (list(migrations),))
 
 
 def delete_steps(connection: Any, migration: str, steps: Collection[str]) -> None:
