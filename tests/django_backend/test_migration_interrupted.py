@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connections, migrations, models
+from django.db import IntegrityError, ProgrammingError, connections, migrations, models
 from django.db.migrations.state import ProjectState
 from django.db.models.functions import Lower
 from schema_project import Project, create_item, run_migration
@@ -187,3 +187,19 @@ def test_notes_go_when_migrate_is_over(connection: Any) -> None:
     assert read_notes(connection) == {}
     assert JOURNAL_TABLE not in connection.introspection.table_names()
     assert not connections["default"].in_atomic_block
+
+
+def test_an_edited_operation_is_not_taken_for_done(connection: Any) -> None:
+    state = migrate(connection, ProjectState(), first())
+    migration = migrations.Migration("0002_index", "shop")
+    migration.operations = [
+        migrations.AddField("item", "color", models.TextField(null=True)),
+        migrations.RunSQL("CREATE INDEX ASYNC ix ON shop_item (misspelled)"),
+    ]
+    for name in ("misspelled", "misspelled_again"):
+        migration.operations[1] = migrations.RunSQL(f"CREATE INDEX ASYNC ix ON shop_item ({name})")
+        with pytest.raises(ProgrammingError, match=name):
+            migrate(connection, state, migration)
+    migration.operations[1] = migrations.RunSQL("CREATE INDEX ASYNC ix ON shop_item (color)")
+    migrate(connection, state, migration)
+    assert "ix" in Project(connection).constraints("shop_item")
