@@ -218,10 +218,12 @@ class FieldAlteration(FieldChange):
         if self._old_type != self._new_type and self.editor._using_sql(self._new, self._old):
             # Without the length: an assignment refuses what is too long, a cast cuts it off.
             value = f"{name}::{re.sub(r' *[(].*?[)]', '', self._new_type)}"
-        default = self.default(self._new)
-        if self._old.null and not self._new.null and default is not None:
-            value = f"coalesce({value}, {default})"
         return value
+
+    @property
+    def _fallback(self) -> str | None:
+        """What the new column has instead of NULL."""
+        return self.default(self._new) if self._old.null and not self._new.null else None
 
     def _replace_column(self) -> Iterator[Step]:
         column = self._table.column(self._old_name)
@@ -239,11 +241,15 @@ class FieldAlteration(FieldChange):
             not self._new.null,
             self.database_default(self._new) or kept,
             self.editor.quote_value(comment) if comment else None,
+            self._fallback,
         )
         yield from ColumnReplacement(self._table, new, self.quote).steps()
 
     def _rebuild(self) -> Iterator[Step]:
-        changes = {self._old_name: (self._new, self._value(self.quote(self._old_name)))}
+        value = self._value(self.quote(self._old_name))
+        if self._fallback is not None:
+            value = f"coalesce({value}, {self._fallback})"
+        changes = {self._old_name: (self._new, value)}
         for old_rel, new_rel in self._relations():
             if new_rel.related_model._meta.db_table == self.model._meta.db_table:
                 name = old_rel.field.column

@@ -24,7 +24,10 @@ _WITHOUT_EQUALITY = ("json",)
 
 @dataclass(frozen=True)
 class NewColumn:
-    """What the column is to be; ``value`` is its content in SQL, from the table's other columns."""
+    """What the column is to be.
+
+    ``value`` is its content in SQL, from the old one; ``fallback`` what it has instead of NULL.
+    """
 
     name: str  #: of the old one and of the new one
     type: str
@@ -32,6 +35,7 @@ class NewColumn:
     not_null: bool
     default: str | None = None  #: SQL
     comment: str | None = None  #: SQL, a string
+    fallback: str | None = None  #: SQL, perhaps another value each time
 
 
 class ColumnReplacement:
@@ -85,13 +89,15 @@ class ColumnReplacement:
     def _fill(self) -> Iterator[Step]:
         value, new = self._column.value, self._new_name
         key = tuple(self._quote(name) for name in pk.columns) if (pk := self._table.primary_key) else ()
+        content, differs, same = value, f"{new} IS DISTINCT FROM ({value})", f"{new} IS NOT DISTINCT FROM ({value})"
+        if self._column.fallback is not None:
+            content = f"coalesce({value}, {self._column.fallback})"
+            differs, same = f"{new} IS NULL OR (({value}) IS NOT NULL AND {differs})", f"({value}) IS NULL OR {same}"
         comparable = self._column.type not in _WITHOUT_EQUALITY
-        fill = Backfill(
-            self._table.name, f"{new} = {value}", f"{new} IS DISTINCT FROM ({value})" if comparable else "true", key
-        )
+        fill = Backfill(self._table.name, f"{new} = {content}", differs if comparable else "true", key)
         yield fill
         if comparable:
-            yield self._check(temporary_name(self._column.name, "same"), f"{new} IS NOT DISTINCT FROM ({value})")
+            yield self._check(temporary_name(self._column.name, "same"), same)
             yield fill
         if self._column.not_null:
             name = self._not_null_name
