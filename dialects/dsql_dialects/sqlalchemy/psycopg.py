@@ -9,7 +9,6 @@ from sqlalchemy.dialects.postgresql.psycopg import (
     PGDialect_psycopg,
     PGDialectAsync_psycopg,
     PGExecutionContext_psycopg,
-    PsycopgAdaptDBAPI,
 )
 from sqlalchemy.engine import URL
 
@@ -60,10 +59,7 @@ class DSQLDialectAsync_psycopg(DSQLDialect_psycopg, PGDialectAsync_psycopg):
 
     @classmethod
     def import_dbapi(cls) -> Any:
-        import psycopg
-        from psycopg.pq import ExecStatus
-
-        return PsycopgAdaptDBAPI(psycopg, ExecStatus)
+        return PGDialectAsync_psycopg.import_dbapi()
 
     def complete_connect_args(self, parameters: dict[str, Any]) -> dict[str, Any]:
         from dsql_connectors.psycopg import AsyncConnection
