@@ -96,10 +96,11 @@ def drop_everything(connection: Any) -> None:
 
 
 def migrate(connection: Any, state: ProjectState, migration: migrations.Migration) -> ProjectState:
-    after = run_migration(connection, migration, state)
-    # A new process knows nothing of what this one has finished.
-    connection.__dict__.pop("dsql_finished_migrations", None)
-    return after
+    try:
+        return run_migration(connection, migration, state)
+    finally:
+        # A new process knows nothing of what this one has finished.
+        connection.__dict__.pop("dsql_finished_migrations", None)
 
 
 def count_statements(connection: Any, state: ProjectState) -> int:

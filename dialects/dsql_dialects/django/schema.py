@@ -40,7 +40,7 @@ class DatabaseSchemaEditor(StepRunner):
     sql_rename_index = RENAME_INDEX
     sql_delete_index_concurrently = PostgresqlSchemaEditor.sql_delete_index
     sql_create_check = ADD_CHECK[0]
-    sql_create_fk = ADD_FOREIGN_KEY[0]
+    sql_create_fk = f"{PostgresqlSchemaEditor.sql_create_fk} NOT VALID"
     # Without SET CONSTRAINTS: that would be a second statement in the transaction.
     sql_delete_fk = PostgresqlSchemaEditor.sql_delete_constraint
     sql_create_column_inline_fk = None
@@ -76,6 +76,9 @@ class DatabaseSchemaEditor(StepRunner):
             return True
         if not statement.is_foreign_key:
             return list(statement.parts["columns"].columns) not in unique
+        if self._journal.resumed:
+            # As in the run that was interrupted, when the table was there; by now it may be on its way to a new one.
+            return True
         target = statement.parts["to_table"].table
         if target not in self._known_tables:
             with self.connection.cursor() as cursor:

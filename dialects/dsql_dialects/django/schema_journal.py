@@ -89,7 +89,8 @@ class Journal:
         self._unwritten: Notes = {}
         self._written_s = time.monotonic()
         self._seen: Counter[str] = Counter()
-        self.resuming = False  #: whether an earlier run left something here
+        self._resumed = False  #: whether an earlier run left something here
+        self.resuming = False  #: the same, until a statement has run that can't have run before
 
     @property
     def active(self) -> bool:
@@ -106,6 +107,13 @@ class Journal:
         """The steps stored under a plan's key by the run that was interrupted."""
         stored = self._load().get(f"{key} steps") if self.active else None
         return None if stored is None else load_steps(json.loads(stored))
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier run of this migration was interrupted."""
+        if self.active:
+            self._load()
+        return self._resumed
 
     def is_done(self, key: str) -> bool:
         """Whether an earlier run finished the step."""
@@ -199,7 +207,7 @@ class Journal:
         delete_notes(self._connection, sorted(over))
         here.difference_update(over)
         self._noted = {} if self._key in over else notes.get(self._key, {})
-        self.resuming = bool(self._noted)
+        self.resuming = self._resumed = bool(self._noted)
         return self._noted
 
     def _is_stale(self, notes: Notes) -> bool:
