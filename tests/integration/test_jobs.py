@@ -230,3 +230,14 @@ def test_an_interrupted_build_goes_on_after_a_restart(tmp_path: Path, crash: boo
         assert second.value(VALID.format("by_v")) and second.value(VALID.format("by_w"))
         assert second.column("SELECT id FROM t WHERE v = 2999") == [2999]
         assert second.column("SELECT id FROM t WHERE w = 'w17'") == [17]
+
+
+@pytest.mark.parametrize("rows", [1, 8, 25])
+def test_a_check_is_validated_over_any_number_of_rows(one: Session, rows: int) -> None:
+    """Few rows are loaded by INSERT and many by COPY; the answers of both are read to their end."""
+    one.run("CREATE TABLE t (id int PRIMARY KEY, n int)")
+    one.run(f"INSERT INTO t SELECT g, g FROM generate_series(1, {rows}) g")
+    one.run("ALTER TABLE t ADD CONSTRAINT low CHECK (n <= 1000) NOT VALID")
+    one.run(f"ALTER TABLE t ADD CONSTRAINT less CHECK (n < {rows}) NOT VALID")
+    assert one.finish("ALTER TABLE ASYNC t VALIDATE CONSTRAINT low")
+    assert not one.finish("ALTER TABLE ASYNC t VALIDATE CONSTRAINT less")

@@ -265,7 +265,7 @@ class EngineConnection:
                     answer.described = data[at + 5 : end]
                 elif collect and kind == p.ROW_DESCRIPTION:
                     answer.row_description = data[at + 5 : end]
-                elif kind == p.COPY_IN_RESPONSE and not skip:
+                elif kind == p.COPY_IN_RESPONSE and not skip and not collect:  # what is collected brings its data along
                     answer.copy_in = True
                     done = True
                 elif kind == p.PARAMETER_STATUS:

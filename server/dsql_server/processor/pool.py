@@ -370,7 +370,7 @@ class ProcessorPool:
         with contextlib.suppress(EngineError, EngineGone, OSError):
             await self._admin_execute(
                 "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_get_activity(NULL) a "
-                f"JOIN pg_catalog.engine_database d ON d.oid = a.datid WHERE d.datname = '{processor.database}'"
+                f"JOIN pg_catalog.pg_dsqlkit_database d ON d.oid = a.datid WHERE d.datname = '{processor.database}'"
             )
 
     def _left(self, processor: QueryProcessor, late: asyncio.TimerHandle) -> None:
