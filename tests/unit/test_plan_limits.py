@@ -143,3 +143,15 @@ def test_a_correlated_extreme_is_one_row_for_each(storage: Stored) -> None:
 def test_locking_passes_a_limit_on(storage: Stored) -> None:
     locked = {"Node Type": "LockRows", "Plans": [by("users_pkey")]}
     assert loaded(plan_of(f"{FIRST} FOR UPDATE", limit(locked)), storage) == [0, 1, 2]
+
+
+def test_stale_entries_take_nobodys_place(storage: Stored) -> None:
+    """A build of an index beside an update may leave an entry of the row's old value."""
+    encoder = next(encoder for index, encoder in USERS.plain_indexes if index.name == "users_email")
+    key = next(k for k, v in storage.rows.items() if k[:4] == struct.pack(">I", 1000) and b"u7" in v)
+    entry = encoder.from_row(storage.rows[key])
+    storage.rows[entry.replace(b"u7", b"a7") + key[4:]] = key
+    node = limit(by("users_email", Index_Cond="(users.email > 'a'::text)"))
+    plan = plan_of("SELECT * FROM users WHERE email > 'a' ORDER BY email LIMIT 2", node)
+    assert plan.scans[0].access.describe.startswith("first rows by index users_email")
+    assert set(loaded(plan, storage)) >= {0, 1}

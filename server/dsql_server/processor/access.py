@@ -263,7 +263,9 @@ class RangeGet(Access):
         rows: list[Row] = []
         for point in points:
             rows += self._between(point, prefix_end(point), storage, t)
-        return rows
+        if self.index.primary:
+            return rows
+        return list(dict(rows).items())  # a stale entry may have found the row under another point, too
 
     def _between(self, low: bytes, high: bytes, storage: StorageReader, t: Timestamp) -> list[Row]:
         entries = storage.scan(ScanRequest(low, high, t)).rows
@@ -273,11 +275,13 @@ class RangeGet(Access):
 
 
 def fetch_entries(entries: list[Row], storage: StorageReader, t: Timestamp) -> list[Row]:
-    """The rows that index entries point to. An entry's value is its row's key."""
-    if len(entries) <= FEW_KEYS:
-        get = storage.get
-        return [(key, row) for _, key in entries if (row := get(key, t)) is not None]
+    """The rows that index entries point to, each once. An entry's value is its row's key; some entries are stale."""
     keys = [key for _, key in entries]
+    if len(keys) > 1 and len(set(keys)) < len(keys):
+        keys = list(dict.fromkeys(keys))
+    if len(keys) <= FEW_KEYS:
+        get = storage.get
+        return [(key, row) for key in keys if (row := get(key, t)) is not None]
     return [(k, v) for k, v in zip(keys, storage.get_many(keys, t), strict=True) if v is not None]
 
 

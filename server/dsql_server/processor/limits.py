@@ -15,7 +15,7 @@ from pglast.enums import LimitOption
 from dsql_server.encoding.parameters import binary_from_text
 from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
 from dsql_server.interfaces.messages import Timestamp
-from dsql_server.processor.access import Access, Bound, RangeGet, Row, fetch_entries
+from dsql_server.processor.access import Access, Bound, RangeGet, Row
 from dsql_server.processor.conditions import INTEGERS
 from dsql_server.processor.parse_tree import Node, is_a
 
@@ -128,10 +128,18 @@ class LimitedScan(Access):
         return storage.scan(ScanRequest(*interval, t, predicate, None, count, self._reverse)).rows
 
     def _by_entries(self, low: bytes, high: bytes, count: int, storage: StorageReader, t: Timestamp) -> list[Row]:
-        """Rows through an index; more entries are read as long as some lead to no row."""
+        """Rows through an index; more entries are read as long as some are stale: their rows have other places."""
+        assert isinstance(self._access, RangeGet), "only those go through an index"
+        index = self._access.index
+        encoder = next(e for i, e in self.table.plain_indexes if i is index)
         while True:
             entries = storage.scan(ScanRequest(low, high, t, (), None, count, self._reverse)).rows
-            rows = fetch_entries(entries, storage, t)
+            values = storage.get_many([key for _, key in entries], t)
+            rows = [
+                (key, value)
+                for (entry, key), value in zip(entries, values, strict=True)
+                if value is not None and encoder.from_row(value) + key[4:] == entry
+            ]
             if len(rows) == len(entries) or len(entries) < count:
                 return rows
             count *= 2
