@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from sqlalchemy import __version__ as SQLALCHEMY_VERSION
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
@@ -15,6 +16,13 @@ _ONLY_COLLATIONS = ("C", "default")
 _LAST_BUILDS = text(
     "SELECT object_name, status FROM sys.jobs WHERE job_type = 'INDEX_BUILD' AND object_name = ANY (:names)"
     " ORDER BY start_time"
+)
+
+#: SQLAlchemy 2.0 doesn't tell valid indexes from others.
+_TELLS_INVALID = not SQLALCHEMY_VERSION.startswith("2.0.")
+_INVALID = text(
+    "SELECT n.nspname, c.relname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE NOT i.indisvalid"
 )
 
 Reflected = Iterable[tuple[Any, Any]]
@@ -46,6 +54,8 @@ class DSQLReflection(PGDialect):
         ``failed`` as in sys.jobs, or None if that is too long ago.
         """
         found = list(super().get_multi_indexes(connection, *args, **kw))
+        if not _TELLS_INVALID and any(indexes for _, indexes in found):
+            self._mark_invalid(connection, found)
         invalid = []
         for (schema, _), indexes in found:
             for index in indexes:
@@ -57,6 +67,13 @@ class DSQLReflection(PGDialect):
         if invalid:
             self._add_build_status(connection, invalid)
         return iter(found)
+
+    def _mark_invalid(self, connection: Any, found: list[tuple[Any, Any]]) -> None:
+        names = {tuple(row) for row in connection.execute(_INVALID)}
+        for (schema, _), indexes in found:
+            for index in indexes:
+                if (schema or self.default_schema_name, index["name"]) in names:
+                    index.setdefault("dialect_options", {})["postgresql_invalid"] = True
 
     def _add_build_status(self, connection: Any, invalid: list[tuple[str | None, Any]]) -> None:
         names = [f"{schema}.{index['name']}" for schema, index in invalid]
