@@ -121,26 +121,6 @@ FAILING_TESTS = {
         f"{_SCHEMA}alter_field_with_custom_db_type",
     },
     "A key can't be jsonb; KeyTextTransform makes one of text.": {f"{_SCHEMA}func_index_json_key_transform"},
-    "Operator classes are refused.": {
-        f"indexes.tests.SchemaIndexesPostgreSQLTests.test_ops_class{name}"
-        for name in (
-            "",
-            "_columns_lists_sql",
-            "_descending",
-            "_descending_columns_list_sql",
-            "_descending_partial",
-            "_include",
-            "_include_tablespace",
-            "_multiple_columns",
-            "_partial",
-            "_partial_tablespace",
-        )
-    },
-    "The test's own SQL has what DSQL refuses: CREATE EXTENSION, PARTITION BY, CREATE INDEX without ASYNC.": {
-        "inspectdb.tests.InspectDBTestCase.test_unsupported_unique_together",
-        "inspectdb.tests.InspectDBTransactionalTests.test_foreign_data_wrapper",
-        "inspectdb.tests.InspectDBTransactionalTests.test_include_partitions",
-    },
     "update_or_create() calls get_or_create() in a transaction; the IntegrityError can't be undone alone.": {
         "get_or_create.tests.UpdateOrCreateTests.test_integrity",
         "get_or_create.tests.UpdateOrCreateTests.test_manual_primary_key_test",
@@ -157,23 +137,19 @@ FAILING_TESTS = {
     },
     "SET ROLE is refused.": {"backends.postgresql.tests.Tests.test_connect_role"},
     "There are no operator classes.": {
-        *(
-            f"indexes.tests.SchemaIndexesPostgreSQLTests.test_ops_class{name}"
-            for name in (
-                "",
-                "_columns_lists_sql",
-                "_descending",
-                "_descending_columns_list_sql",
-                "_descending_partial",
-                "_include",
-                "_include_tablespace",
-                "_multiple_columns",
-                "_partial",
-                "_partial_tablespace",
-            )
-        ),
-        # In the C collation an ordinary index serves LIKE: no second one is made.
-        "indexes.tests.SchemaIndexesPostgreSQLTests.test_text_indexes",
+        f"indexes.tests.SchemaIndexesPostgreSQLTests.test_ops_class{name}"
+        for name in (
+            "",
+            "_columns_lists_sql",
+            "_descending",
+            "_descending_columns_list_sql",
+            "_descending_partial",
+            "_include",
+            "_include_tablespace",
+            "_multiple_columns",
+            "_partial",
+            "_partial_tablespace",
+        )
     },
     "There are no extensions, partitions or foreign tables.": {
         "inspectdb.tests.InspectDBTransactionalTests.test_foreign_data_wrapper",

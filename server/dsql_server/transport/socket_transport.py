@@ -21,6 +21,8 @@ BACKLOG_HIGH_BYTES = 64 * 1024
 BACKLOG_LOW_BYTES = 16 * 1024
 #: How long a peer that is being closed may take to read what was sent and to leave, in seconds.
 GOODBYE_TIMEOUT_S = 3.0
+#: What a socket that doesn't block raises where it would have to.
+NOT_READY = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class BytesProtocol(Protocol):
@@ -73,7 +75,7 @@ class SocketTransport:
     def _readable(self) -> None:
         try:
             data = self._receive(READ_MAX_BYTES)
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except NOT_READY:
             return
         except OSError as error:
             self._lose(error)
@@ -109,7 +111,7 @@ class SocketTransport:
             if size <= WRITE_MAX_BYTES:
                 try:
                     sent = self._send(data)
-                except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                except NOT_READY:
                     sent = 0
                 except OSError as error:
                     self._lose(error)
@@ -139,7 +141,7 @@ class SocketTransport:
                     backlog.popleft()
                 else:
                     backlog[0] = backlog[0][sent:]
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except NOT_READY:
             pass
         except OSError as error:
             self._lose(error)
