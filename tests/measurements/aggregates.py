@@ -8,16 +8,14 @@ runs with default settings for planning and parallel workers, after VACUUM ANALY
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 
-from dsql_server.engine import EngineInstance, EngineSettings, find_binaries
+from dsql_server.engine import EngineSettings
 from dsql_server.testing import LocalCluster
+from dsql_server.testing.plain_postgresql import plain_postgresql
 
 ROWS = 1_000_000
 ROWS_PER_TRANSACTION = 3000  #: Aurora DSQL's limit
@@ -34,21 +32,6 @@ QUERIES = (
     "SELECT sum(number) FROM measured WHERE note = 'note 77'",
 )
 _DEFAULTS = {"max_worker_processes": "8", "max_parallel_workers_per_gather": "2", "plan_cache_mode": "auto"}
-
-
-@contextlib.contextmanager
-def postgresql() -> Iterator[psycopg.Connection[Any]]:
-    """A PostgreSQL of our own."""
-    engine = EngineInstance(find_binaries(None), settings=EngineSettings(shared_buffers_mb=256, parameters=_DEFAULTS))
-    asyncio.run(engine.start())
-    try:
-        with psycopg.connect(
-            host=str(engine.socket_directory), port=engine.port, user=engine.superuser, dbname="postgres",
-            autocommit=True,
-        ) as connection:  # fmt: skip
-            yield connection
-    finally:
-        asyncio.run(engine.stop())
 
 
 def fill(connection: psycopg.Connection[Any], rows: int, at_once: int) -> None:
@@ -69,7 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=int, nargs="?", default=ROWS)
     rows = parser.parse_args().rows
-    with LocalCluster() as cluster, postgresql() as reference, cluster.connect(autocommit=True) as ours:
+    with (
+        LocalCluster() as cluster,
+        plain_postgresql(EngineSettings(shared_buffers_mb=256, parameters=_DEFAULTS)) as reference,
+        cluster.connect(autocommit=True) as ours,
+    ):
         fill(reference, rows, rows)
         reference.execute("VACUUM ANALYZE measured")
         began = time.perf_counter()

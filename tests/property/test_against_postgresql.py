@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from known_differences import KNOWN, Case
 from random_schema import SchemaGenerator
 from random_writes import ScriptGenerator
-from two_servers import Difference, Parameter, Step, TwoServers, plain_postgresql
+from two_servers import Difference, Parameter, Step, TwoServers
 
 from dsql_server.testing import LocalCluster
+from dsql_server.testing.plain_postgresql import plain_postgresql
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
 #: Examples of each kind, and transactions in each of them.

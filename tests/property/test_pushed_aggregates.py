@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from two_servers import Parameter, Step, TwoServers, plain_postgresql
+from two_servers import Parameter, Step, TwoServers
 
 from dsql_server.testing import LocalCluster
+from dsql_server.testing.plain_postgresql import plain_postgresql
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
 QUERIES = 4000 if FULL else 500

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import pq
 
-from dsql_server.engine import EngineInstance, find_binaries
 from dsql_server.testing import LocalCluster
 
 
@@ -104,21 +100,6 @@ def _answer(result: pq.abc.PGresult) -> Answer:
     columns = tuple(((result.fname(i) or b"").decode(), result.ftype(i)) for i in range(result.nfields))
     rows = [tuple(result.get_value(r, c) for c in range(result.nfields)) for r in range(result.ntuples)]
     return Answer((result.command_status or b"").decode(), columns, rows)
-
-
-@contextlib.contextmanager
-def plain_postgresql() -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a PostgreSQL 16 of our own, with the settings that the cluster has too."""
-    engine = EngineInstance(find_binaries(None))
-    asyncio.run(engine.start())
-    try:
-        with psycopg.connect(
-            host=str(engine.socket_directory), port=engine.port, user=engine.superuser, dbname="postgres",
-            autocommit=True,
-        ) as connection:  # fmt: skip
-            yield connection
-    finally:
-        asyncio.run(engine.stop())
 
 
 class Difference(AssertionError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from slt_corpus import corpus_directory, files_by_size
 from slt_format import parse
 from slt_runner import run
-from slt_servers import dsql, plain_postgresql
+from slt_servers import dsql, postgresql
 
 from dsql_server.testing import LocalCluster
 
@@ -28,7 +28,7 @@ def main() -> int:
     is_right = True
     print("| file | statements | queries | passed | dialect | refused | wrong | other databases' | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
-    with LocalCluster() as cluster, plain_postgresql() as theirs:
+    with LocalCluster() as cluster, postgresql() as theirs:
         for path in paths:
             script = parse(path.read_text(), DATABASE)
             begun_s = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ import psycopg
 from psycopg import pq
 from slt_values import Answer
 
-from dsql_server.engine import EngineInstance, find_binaries
 from dsql_server.testing import LocalCluster
 from dsql_server.testing.clean import drop_user_objects
+from dsql_server.testing.plain_postgresql import plain_postgresql
 
 FEATURE_NOT_SUPPORTED = "0A000"
 #: The job of CREATE INDEX ASYNC ended without an index. No SQLSTATE: jobs don't say one.
@@ -117,15 +116,7 @@ def dsql(cluster: LocalCluster) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def plain_postgresql() -> Iterator[Server]:
+def postgresql() -> Iterator[Server]:
     """A PostgreSQL 16 of our own, for as long as the block lasts."""
-    engine = EngineInstance(find_binaries(None))
-    asyncio.run(engine.start())
-    try:
-        with psycopg.connect(
-            host=str(engine.socket_directory), port=engine.port, user=engine.superuser, dbname="postgres",
-            autocommit=True,
-        ) as connection:  # fmt: skip
-            yield PlainServer(connection)
-    finally:
-        asyncio.run(engine.stop())
+    with plain_postgresql() as connection:
+        yield PlainServer(connection)

@@ -14,7 +14,7 @@ import pytest
 from slt_corpus import VARIABLE, corpus_directory, files_by_size
 from slt_format import parse
 from slt_runner import run
-from slt_servers import Server, dsql, plain_postgresql
+from slt_servers import Server, dsql, postgresql
 
 from dsql_server.testing import LocalCluster
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def theirs() -> Iterator[Server]:
-    with plain_postgresql() as server:
+    with postgresql() as server:
         yield server
 
 
