@@ -73,6 +73,12 @@ REFUSED_TYPES = [
         ("ALTER TABLE nosuch ADD COLUMN v money", "datatype money not supported"),
         ("CREATE DOMAIN d AS money", "datatype money not supported"),
         ("SELECT '1'::money", "datatype money not supported"),
+        ("SELECT B'101'", "datatype bit not supported"),
+        ("SELECT X'1F'", "datatype bit not supported"),
+        ("SELECT point(1, 2)", "datatype point not supported"),
+        ("SELECT line('{1,2,3}')", "datatype line not supported"),
+        ("CREATE FUNCTION f(p point) RETURNS int LANGUAGE sql AS 'SELECT 1'", "datatype point not supported"),
+        ("CREATE FUNCTION f() RETURNS money LANGUAGE sql AS 'SELECT 1'", "datatype money not supported"),
     ),
     *refusals(
         "array",

@@ -380,10 +380,10 @@ class ExtendedQuery(DirectAnswers):
 
 
 def _for_engine(name: bytes, raw: bytes, prepared: Prepared) -> bytes:
-    """A Parse message as the engine gets it: the client's, unless a query has to say something in other words."""
+    """A Parse message as the engine gets it: the client's, unless it has to say something in other words."""
     statement = prepared.statement
     assert statement is not None
-    if statement.kind not in PLANNED_KINDS or statement.engine_sql == statement.text:
+    if statement.engine_sql == statement.text:
         return raw
     return p.parse(name, statement.engine_sql.encode(), prepared.oids)
 

@@ -14,7 +14,15 @@ from dsql_server.processor.plan import LoadPlan, copy_plan
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.pushed_aggregates import bind_message
 from dsql_server.processor.row_limits import may_exceed
-from dsql_server.statements import LockStrength, SqlSyntaxError, Statement, StatementKind, classify, is_utf8
+from dsql_server.statements import (
+    READS_ONLY_NOTE,
+    LockStrength,
+    SqlSyntaxError,
+    Statement,
+    StatementKind,
+    classify,
+    is_utf8,
+)
 from dsql_server.statements.dump import for_pg_dump
 
 LOCK_MODES = {
@@ -100,13 +108,15 @@ class Planning(Transactions):
         answer = await self.executor.collect(
             p.query(
                 "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_setting('TimeZone'), "
-                "pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle')"
+                "pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle'), "
+                f"pg_catalog.current_setting('{READS_ONLY_NOTE}', true)"
             )
         )
         self._settings_stale = False
         self._settings_changes += 1
         if answer.error is None and answer.rows[0]:
-            values = [(v or b"").decode() for v in p.data_row_fields(answer.rows[0][0])]
+            *values, read_only = [(v or b"").decode() for v in p.data_row_fields(answer.rows[0][0])]
+            self._read_only_by_default = read_only == "on"
             settings = PlanSettings(*values)
             if settings != self.plan_settings:
                 self.plan_settings = settings

@@ -28,6 +28,9 @@ _VIRTUAL_KINDS = frozenset(
         StatementKind.OTHER,
     }
 )
+#: Of transactions as their client begins them; the engine's own always write, for they are given the rows they read.
+READ_ONLY_PARAMETER = "transaction_read_only"
+READ_ONLY_PARAMETERS = frozenset({READ_ONLY_PARAMETER, "default_transaction_read_only"})
 PLANNED_KINDS = frozenset({StatementKind.SELECT, StatementKind.INSERT, StatementKind.UPDATE, StatementKind.DELETE})
 
 
@@ -62,7 +65,8 @@ class Prepared:
 def is_virtual(statement: Statement) -> bool:
     """Whether the front end answers the statement without passing the client's messages on."""
     if statement.kind == StatementKind.SHOW and statement.parameter is not None:
-        return statement.parameter.name in ANSWERED_PARAMETERS or statement.parameter.name == SYNC_PARAMETER
+        name = statement.parameter.name
+        return name in ANSWERED_PARAMETERS or name == SYNC_PARAMETER or name in READ_ONLY_PARAMETERS
     return statement.kind in _VIRTUAL_KINDS or bool(statement.refusals) or not statement.engine_sql
 
 
@@ -88,12 +92,13 @@ class Portal:
 def execute_again(portal: Portal) -> bytes:
     """Messages that run the portal's statement once more; their answers are of no use to the client."""
     prepared, bound = portal.prepared, portal.bound
+    assert prepared.statement is not None, "the empty query changes nothing"
     body = b"\x00\x00" + p.pack_i16(len(bound.formats)) + b"".join(p.pack_i16(f) for f in bound.formats)
     body += p.pack_i16(len(bound.values))
     for value in bound.values:
         body += b"\xff\xff\xff\xff" if value is None else p.pack_i32(len(value)) + value
     bind = p.message(b"B", body + b"\x00\x00")
-    return p.parse(b"", prepared.sql.encode(), prepared.oids) + bind + p.EXECUTE_UNNAMED + p.SYNC
+    return p.parse(b"", prepared.statement.engine_sql.encode(), prepared.oids) + bind + p.EXECUTE_UNNAMED + p.SYNC
 
 
 def invalid_format() -> SqlError:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.catalog.state import quote_identifier
 from dsql_server.frontend.planning import Planning
+from dsql_server.frontend.statements import READ_ONLY_PARAMETER, READ_ONLY_PARAMETERS
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
@@ -57,7 +58,7 @@ class Steering(Planning):
         elif kind == StatementKind.ANALYZE:
             await self._analyze(statement)
         elif kind == StatementKind.SHOW:
-            self._show(statement, described)
+            await self._show(statement, described)
         elif kind == StatementKind.DEALLOCATE:
             self._forget_statements()
             self._out.append(p.command_complete(statement.tag))
@@ -89,7 +90,8 @@ class Steering(Planning):
         else:
             self._warn("25001", "there is already a transaction in progress")
         modes = statement.transaction
-        self._read_only = bool(modes is not None and modes.read_only)
+        if modes is not None and modes.read_only is not None:
+            self._block_read_only = modes.read_only
         self._out.append(p.command_complete(statement.tag))
 
     async def _commit_block(self) -> None:
@@ -102,11 +104,11 @@ class Steering(Planning):
         try:
             await self._commit()
         finally:
-            self._block, self._read_only = IDLE, False
+            self._block, self._block_read_only = IDLE, None
         self._end_block("COMMIT")
 
     def _end_block(self, tag: str) -> None:
-        self._block, self._read_only = IDLE, False
+        self._block, self._block_read_only = IDLE, None
         self._forget_portals()
         self._out.append(p.command_complete(tag))
 
@@ -118,10 +120,10 @@ class Steering(Planning):
             raise SqlError("0A000", "multiple ddl statements not supported in a transaction")
         if self._wrote:
             raise SqlError("0A000", "ddl and dml are not supported in the same transaction")
-        if self._read_only:
-            raise SqlError("25006", f"cannot execute {statement.tag} in a read-only transaction")
         if self._settings_stale:
             await self._refresh_settings()
+        if self._read_only:
+            raise SqlError("25006", f"cannot execute {statement.tag} in a read-only transaction")
         if self._alone and self._block == IDLE:
             answer, job_id = await self._define_alone(statement)
         else:
@@ -194,14 +196,21 @@ class Steering(Planning):
             return SqlError("0A000", "unsupported statement: Call")
         return EngineRefusal(answer.error, offset=statement.offset)
 
-    def _show(self, statement: Statement, described: bool) -> None:
+    async def _show(self, statement: Statement, described: bool) -> None:
         assert statement.parameter is not None
+        if statement.parameter.name in READ_ONLY_PARAMETERS and self._settings_stale:
+            await self._refresh_settings()
         if not described:
             self._out.append(self._virtual_description(statement))
-        name = statement.parameter.name
-        value = ("off" if name in self._off else "on") if name == SYNC_PARAMETER else ANSWERED_PARAMETERS[name]
-        self._out.append(p.data_row([value]))
+        self._out.append(p.data_row([self._shown(statement.parameter.name)]))
         self._out.append(p.command_complete(statement.tag))
+
+    def _shown(self, name: str) -> str:
+        if name == SYNC_PARAMETER:
+            return "off" if name in self._off else "on"
+        if name in READ_ONLY_PARAMETERS:
+            return "on" if (self._read_only if name == READ_ONLY_PARAMETER else self._read_only_by_default) else "off"
+        return ANSWERED_PARAMETERS[name]
 
     def _virtual_description(self, statement: Statement | None) -> bytes:
         if statement is None:

@@ -60,7 +60,8 @@ class Transactions(ClientStream):
         self._dumps = settings.get("application_name") == DUMP_APPLICATION
         self.executor: Executor | None = None
         self._block = IDLE
-        self._read_only = False
+        self._block_read_only: bool | None = None  #: what BEGIN said; None: nothing
+        self._read_only_by_default = False  #: what SET SESSION CHARACTERISTICS said
         self._definition: PendingDefinition | None = None
         self._wrote = False
         #: What repeats the transaction's changes of settings once it is committed.
@@ -72,6 +73,11 @@ class Transactions(ClientStream):
         self._beginning = False  #: BEGIN asks storage for nothing, so it meets no change of the catalog
         self._alone = False  #: the request holds one statement only
         self._off: set[str] = set()  #: Aurora DSQL's own boolean parameters that the session turned off
+
+    @property
+    def _read_only(self) -> bool:
+        """Whether the transaction may only read. The engine's own never is: rows are loaded in it."""
+        return self._read_only_by_default if self._block_read_only is None else self._block_read_only
 
     def hang_up(self) -> None:
         """The client is gone, or has to go."""

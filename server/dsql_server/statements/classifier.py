@@ -246,14 +246,15 @@ def _command(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
 def _set(found: Statement, node: Node, facts: Facts) -> Statement:
     is_reset = node["kind"] in ("VAR_RESET", "VAR_RESET_ALL")
     characteristics = node["kind"] == "VAR_SET_MULTI"
+    modes = commands.transaction_modes(node.get("args", [])) if characteristics else None
     parameter = None if characteristics else commands.parameter(node)
     nothing_to_run = parameter is not None and (parameter.name == indexes.SYNC_PARAMETER or commands.is_constant(node))
     return replace(
         found,
         kind=StatementKind.RESET if is_reset else StatementKind.SET,
         refusals=(*commands.refuse_set(node), *facts.refusals),
-        engine_sql="" if nothing_to_run else found.engine_sql,
-        transaction=commands.transaction_modes(node.get("args", [])) if characteristics else None,
+        engine_sql="" if nothing_to_run else commands.noted_characteristics(modes) or found.engine_sql,
+        transaction=modes,
         parameter=parameter,
         is_read_only=True,
     )
@@ -271,7 +272,9 @@ def _explain(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
     if name in _QUERIES:
         start = explained_text(found.text, bool(options))
         text = found.text[start:]
-        inner = replace(found, text=text, engine_sql=text, offset=found.offset + start, tag=command_tag(name, node))
+        engine_sql = found.engine_sql[start:]
+        offset, tag = found.offset + start, command_tag(name, node)
+        inner = replace(found, text=text, engine_sql=engine_sql, offset=offset, tag=tag)
         inner = _query(inner, replace(parsed, name=name, tree=node), facts)
     runs = "analyze" in on
     return replace(

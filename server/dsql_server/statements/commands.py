@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dsql_server.statements.model import CallArgument, Parameter, Refusal, TransactionModes
 from dsql_server.statements.settings import (
     CONSTANT_PARAMETERS,
+    READS_ONLY_NOTE,
     refuse_change,
     refuse_encoding,
     refuse_parameter,
@@ -64,12 +65,21 @@ def _refuse_modes(options: list[Node]) -> Iterator[Refusal]:
 def transaction_modes(options: list[Node]) -> TransactionModes:
     isolation, read_only = None, None
     for option in options:
+        if "DefElem" not in option:
+            continue  # the name of SET TRANSACTION SNAPSHOT, which is refused
         name, value = option["DefElem"]["defname"], constant(option["DefElem"].get("arg"))
         if name == "transaction_isolation":
             isolation = value
         elif name == "transaction_read_only":
             read_only = value != "0"
     return TransactionModes(isolation, read_only)
+
+
+def noted_characteristics(modes: TransactionModes | None) -> str | None:
+    """What the engine runs for SET SESSION CHARACTERISTICS; None: the statement itself."""
+    if modes is None or modes.read_only is None:
+        return None
+    return f"SET {READS_ONLY_NOTE} TO {'on' if modes.read_only else 'off'}"
 
 
 def refuse_set(node: Node) -> Iterator[Refusal]:

@@ -46,6 +46,15 @@ NEVER = {"bit": "bit", "varbit": "bit varying", **{name: name for name in _NEVER
 #: Their constructors are refused with any number of arguments, e.g. int4range(1, 5).
 RANGES = frozenset(name for name in NEVER if name.endswith("range"))
 
+#: Of two arguments are the constructors of these.
+_OF_TWO = frozenset({"point", "box", "lseg", "line", "circle", "polygon"})
+
+
+def constructs(name: str, arguments: int) -> bool:
+    """Whether a call of a function with the name of a type in :data:`NEVER` makes a value of it, or is a cast."""
+    return arguments == 1 or (arguments == 2 and name in _OF_TWO) or name in RANGES
+
+
 _RUNTIME_ONLY = """
     aclitem cid cidr inet int2vector jsonpath macaddr macaddr8 name oid oidvector pg_brin_bloom_summary
     pg_brin_minmax_multi_summary pg_dependencies pg_mcv_list pg_ndistinct pg_node_tree pg_snapshot refcursor

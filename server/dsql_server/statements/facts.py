@@ -105,7 +105,7 @@ def _visit_call(facts: Facts, node: Node) -> None:
     name = functions.function_name(node)
     facts.functions.add(name)
     facts.refuse(functions.refuse_call(name, node))
-    if name in datatypes.NEVER and (len(node.get("args", ())) == 1 or name in datatypes.RANGES):
+    if name in datatypes.NEVER and datatypes.constructs(name, len(node.get("args", ()))):
         # PostgreSQL takes line('…') for a cast where there is no such function.
         facts.refuse(Refusal("0A000", f"datatype {datatypes.NEVER[name]} not supported"))
 
@@ -140,6 +140,16 @@ def _visit_cast(facts: Facts, node: Node) -> None:
         facts.refuse(functions.refuse_text_search_configuration(constant(node.get("arg"))))
 
 
+def _visit_type(facts: Facts, node: Node) -> None:
+    """Of a function's arguments and result."""
+    facts.refuse(datatypes.refuse_in_query(node))
+
+
+def _visit_constant(facts: Facts, node: Node) -> None:
+    if "bsval" in node:
+        facts.refuse(Refusal("0A000", "datatype bit not supported"))
+
+
 def _visit_parameter(facts: Facts, node: Node) -> None:
     facts.parameters = max(facts.parameters, node.get("number", 0))
 
@@ -160,6 +170,9 @@ _VISITORS = {
     "JoinExpr": _visit_join,
     "LockingClause": _visit_locking,
     "TypeCast": _visit_cast,
+    "argType": _visit_type,
+    "returnType": _visit_type,
+    "A_Const": _visit_constant,
     "ParamRef": _visit_parameter,
     "RangeTableSample": _visit_sample,
     "intoClause": _visit_into,

@@ -26,6 +26,10 @@ SETTABLE_PREFIX = "enable_"  #: PostgreSQL's planner switches
 #: Names whose part before the dot is taken: by Aurora DSQL, and by what the machinery notes in a session.
 RESERVED_PREFIXES = frozenset({"dsql", "dsqlkit"})
 
+#: Where a session's engine notes what SET SESSION CHARACTERISTICS said of READ ONLY. Its own parameter stays off:
+#: rows are loaded in every transaction, those that only read included.
+READS_ONLY_NOTE = "dsqlkit.reads_only"
+
 #: SET and RESET of these to their default do nothing: a session has one user and one isolation level.
 CONSTANT_PARAMETERS = frozenset({"session_authorization", "transaction_isolation"})
 

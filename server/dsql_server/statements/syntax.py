@@ -6,11 +6,12 @@ word. Its own words are found in the token stream and blanked out, so that every
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pglast import parser
 
 from dsql_server.statements.model import SqlSyntaxError
+from dsql_server.statements.own_database import without_own_database
 from dsql_server.statements.syntax_errors import translate
 from dsql_server.statements.tree import Node, load
 
@@ -44,6 +45,7 @@ class _Rewritten:
     """A text in PostgreSQL's grammar, of the same length as the client's."""
 
     text: str
+    engine_text: str  #: without DSQL's own words, but with ASYNC as it stood wherever else it may stand: as a label
     async_at: list[int] = field(default_factory=list)  #: positions of DSQL's own ASYNC
     iam_at: list[int] = field(default_factory=list)  #: positions of AWS
     arns: dict[int, str] = field(default_factory=dict)  #: position of the string: its value
@@ -61,7 +63,7 @@ def parse(sql: str) -> list[Parsed]:
     except UnicodeEncodeError as e:
         raise SqlSyntaxError("22021", 'invalid byte sequence for encoding "UTF8"', e.start + 1) from None
     lowered = sql.lower()
-    rewritten = _rewrite(sql) if "async" in lowered or "aws" in lowered else _Rewritten(sql)
+    rewritten = _rewrite(sql) if "async" in lowered or "aws" in lowered else _Rewritten(sql, sql)
     try:
         tree = load(parser.parse_sql_json(rewritten.text))
     except parser.ParseError as e:
@@ -87,7 +89,9 @@ def _statement(node: Node, rewritten: _Rewritten, sql: str, encoded: bytes, star
     if iam_at and name == "GrantRoleStmt":
         start = iam_at[-1]
         arns = tuple(value for position, value in sorted(rewritten.arns.items()) if start <= position < end)
-    return Parsed(name, tree, start, end, rewritten.text[start:end], is_async, arns, encoded)
+    found = Parsed(name, tree, start, end, rewritten.engine_text[start:end], is_async, arns, encoded)
+    own = without_own_database(found.engine_sql, name, tree, found.index)
+    return found if own is found.engine_sql else replace(found, engine_sql=own)
 
 
 def explained_text(text: str, has_options: bool) -> int:
@@ -122,7 +126,8 @@ def _rewrite(sql: str) -> _Rewritten:
     except parser.ParseError as e:
         raise translate(e, sql, sql) from None
     words = [sql[t.start : t.end + 1].lower() if t.name not in ("SCONST", "UIDENT") else "" for t in tokens]
-    result = _Rewritten(sql)
+    result = _Rewritten(sql, sql)
+    labels: list[int] = []
     chars = list(sql)
     starts_statement = True
     i = 0
@@ -137,9 +142,13 @@ def _rewrite(sql: str) -> _Rewritten:
         elif words[i] == "async":
             position = tokens[i].start
             chars[position : position + len("async")] = _RESERVED_LIKE_ASYNC
+            labels.append(position)
         starts_statement = i < len(tokens) and tokens[i].name == "ASCII_59"
         i += 1
     result.text = "".join(chars)
+    for position in labels:
+        chars[position : position + len("async")] = sql[position : position + len("async")]
+    result.engine_text = "".join(chars)
     return result
 
 

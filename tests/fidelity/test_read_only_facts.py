@@ -1,0 +1,70 @@
+"""Transactions and sessions of Aurora DSQL that only read."""
+
+from __future__ import annotations
+
+from facts import Fact, Witness, fact, parametrized, refused, rows, says
+
+TABLE = ("CREATE TABLE t (id int PRIMARY KEY, a int)", "INSERT INTO t VALUES (1, 10)")
+NO_INSERT = refused("cannot execute INSERT in a read-only transaction", "25006")
+
+FACTS = [
+    fact(
+        "session",
+        "SESSION CHARACTERISTICS make transactions read-only by default; BEGIN says otherwise where it wants to",
+        says("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SET"),
+        says("SHOW default_transaction_read_only", rows("on")),
+        says("SHOW transaction_read_only", rows("on")),
+        says("SELECT a FROM t", rows("10")),
+        says("SELECT count(*) FROM t", rows("1")),
+        says("INSERT INTO t VALUES (2)", NO_INSERT),
+        says("CREATE TABLE u (id int)", refused("cannot execute CREATE TABLE in a read-only transaction", "25006")),
+        says("BEGIN READ WRITE", "BEGIN"),
+        says("INSERT INTO t VALUES (2)", "INSERT 0 1"),
+        says("SHOW transaction_read_only", rows("off")),
+        says("COMMIT", "COMMIT"),
+        says("BEGIN", "BEGIN"),
+        says("SELECT count(*) FROM t", rows("2")),
+        says("INSERT INTO t VALUES (3)", NO_INSERT),
+        says("COMMIT", "ROLLBACK"),
+        says("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "SET"),
+        says("INSERT INTO t VALUES (3)", "INSERT 0 1"),
+    ),
+    fact(
+        "undone",
+        "a transaction that rolls back takes its SET along, and RESET ALL resets it",
+        says("BEGIN", "BEGIN"),
+        says("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SET"),
+        says("ROLLBACK", "ROLLBACK"),
+        says("INSERT INTO t VALUES (2)", "INSERT 0 1"),
+        says("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SET"),
+        says("RESET ALL", "RESET"),
+        says("INSERT INTO t VALUES (3)", "INSERT 0 1"),
+    ),
+    fact(
+        "block",
+        "BEGIN READ ONLY shows in transaction_read_only, and ends with its block",
+        says("BEGIN READ ONLY", "BEGIN"),
+        says("SHOW transaction_read_only", rows("on")),
+        says("SHOW default_transaction_read_only", rows("off")),
+        says("SELECT a FROM t WHERE id = 1", rows("10")),
+        says("COMMIT", "COMMIT"),
+        says("SHOW transaction_read_only", rows("off")),
+    ),
+    fact(
+        "not-by-parameter",
+        "the parameters themselves can't be set, nor can a snapshot",
+        *(
+            says(f"SET {name} = on", refused(f'setting configuration parameter "{name}" not supported'))
+            for name in ("transaction_read_only", "default_transaction_read_only")
+        ),
+        says(
+            "SET TRANSACTION SNAPSHOT 'x'",
+            refused('setting configuration parameter "TRANSACTION SNAPSHOT" not supported'),
+        ),
+    ),
+]
+
+
+@parametrized(FACTS)
+def test_reading_only(fact: Fact, witness: Witness) -> None:
+    witness.confirm(Fact(fact.name, fact.words, fact.steps, TABLE))
