@@ -358,9 +358,14 @@ def test_a_defect_of_storage_stops_the_path_and_is_reported(tmp_path: Path, monk
             answer = bench.send(bench.request(b"k"))
             bench.path._crossbar._cut = _defect
             outcome = await asyncio.wait_for(answer, 5)
-            assert type(outcome) is Unknown
+            assert type(outcome) is Committed, "two copies have it"
             assert isinstance(reported[0]["exception"], ZeroDivisionError)
-            assert type(await bench.commit(b"other")) is Unavailable
+            with pytest.raises(RuntimeError, match="below an acknowledged transaction"):
+                bench.path.begin()
+            request = CommitRequest(os.urandom(16), outcome.t_commit, 0, (), ())
+            refused = asyncio.get_running_loop().create_future()
+            bench.path.commit(request, refused.set_result)
+            assert type(await refused) is Unavailable
         async with opened(tmp_path, bench.storage) as again:
             assert again.storage.get(b"k", again.path.begin()) == b"v", "it was durable all the same"
 

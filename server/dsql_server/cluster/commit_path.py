@@ -52,11 +52,12 @@ class CommitPathSettings:
     checkpoint_journal_bytes: int = CHECKPOINT_JOURNAL_BYTES
 
 
-class _Parked(NamedTuple):
-    """A durable transaction whose answer waits until storage has applied everything up to it."""
+class _Durable(NamedTuple):
+    """A durable transaction that storage hasn't applied yet."""
 
     t_commit: Timestamp
     transaction_id: bytes
+    answered: bool  #: or its answer waits until storage has applied everything up to it
 
 
 class EmbeddedCommitPath:
@@ -87,7 +88,8 @@ class EmbeddedCommitPath:
         self._owner_addresses: tuple[str, ...] = ()
         self._stable: Timestamp = 0
         self._waiting: dict[bytes, Callable[[CommitOutcome], None]] = {}
-        self._parked: list[_Parked] = []
+        self._durable: list[_Durable] = []
+        self._answered: Timestamp = 0  #: the greatest T_commit that was answered before storage had it
         self._failure = ""
         self._drained: asyncio.Event | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -134,11 +136,14 @@ class EmbeddedCommitPath:
         self._stable = floor
         mailbox = Mailbox(self._loop, self._clock, self._on_defect)
         self._send = mailbox.send
+        self._catch_up = mailbox.catch_up
         addresses = tuple(f"adjudicator-{i}" for i in range(len(names)))
         self._owner_addresses = addresses
         feeds = [StorageFeed(f"storage-{i}", applier) for i, applier in enumerate(self._router.appliers())]
         self._copies = [
-            LocalCopies(directories[name], recovered[name], self._loop, i, self._settings.segment_bytes_max)
+            LocalCopies(
+                directories[name], recovered[name], self._loop, i, self._settings.segment_bytes_max, mailbox.gathered
+            )
             for i, name in enumerate(names)
         ]
         self._trim_below = [0] * len(names)
@@ -198,6 +203,10 @@ class EmbeddedCommitPath:
     def begin(self) -> Timestamp:
         """T_start: every acknowledged commit is at or below it, nothing can still commit at or below it, and storage
         has applied everything up to it."""
+        if self._answered > self._stable:
+            self._catch_up()
+            if self._answered > self._stable:
+                raise RuntimeError(f"storage stopped below an acknowledged transaction: {self._failure}; restart")
         if not self._waiting and not self._failure:
             # Nothing is on its way, so the promise holds at once, and the snapshot is of now.
             now = self._clock.now()[1]
@@ -273,7 +282,13 @@ class EmbeddedCommitPath:
     # -- answers ------------------------------------------------------------------------------------------------------
 
     def _on_committed(self, sender: str, message: Committed) -> None:
-        self._parked.append(_Parked(message.t_commit, message.transaction_id))
+        t_commit, transaction_id = message.t_commit, message.transaction_id
+        # If no record is on its way, only calls stand between this one and storage: begin() waits for them instead.
+        early = not any(adjudicator.busy for adjudicator in self._adjudicators)
+        self._durable.append(_Durable(t_commit, transaction_id, early))
+        if early:
+            self._answered = max(self._answered, t_commit)
+            self._answer(message)
 
     def _on_refused(self, sender: str, message: Conflict | Unavailable | Unknown) -> None:
         self._traces.drop(message.transaction_id)
@@ -288,13 +303,14 @@ class EmbeddedCommitPath:
         """Storage has applied everything up to ``t``, and nothing at or below it can follow: answer those."""
         if t > self._stable:
             self._stable = t
-        parked = self._parked
-        if not parked:
+        durable = self._durable
+        if not durable:
             return
-        self._parked = [entry for entry in parked if entry.t_commit > t]
-        for t_commit, transaction_id in sorted([entry for entry in parked if entry.t_commit <= t]):
+        self._durable = [entry for entry in durable if entry.t_commit > t]
+        for t_commit, transaction_id, answered in sorted([entry for entry in durable if entry.t_commit <= t]):
             self._traces.applied(transaction_id)
-            self._answer(Committed(transaction_id, t_commit))
+            if not answered:
+                self._answer(Committed(transaction_id, t_commit))
 
     def _answer(self, outcome: CommitOutcome) -> None:
         on_outcome = self._waiting.pop(outcome[0], None)
@@ -321,7 +337,7 @@ class EmbeddedCommitPath:
         self._failure = reason
         waiting = self._waiting
         self._waiting = {}
-        self._parked.clear()
+        self._durable.clear()
         for transaction_id, on_outcome in waiting.items():
             self._call(on_outcome, Unknown(transaction_id, reason))
         if self._drained is not None:

@@ -43,10 +43,28 @@ class Mailbox:
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         return self._loop.call_later(delay_s, callback)
 
+    def gathered(self, callback: Callable[[int], None]) -> Callable[[int], None]:
+        """The callback, with what it sends delivered when it is through: all of it is under way then."""
+
+        def call(argument: int) -> None:
+            outer, self._delivering = self._delivering, True
+            try:
+                callback(argument)
+            finally:
+                self._delivering = outer
+            if not outer:
+                self._deliver()
+
+        return call
+
+    def catch_up(self) -> None:
+        """Deliver what is under way. For a receiver that has finished with its own message, and with nothing else."""
+        self._deliver()
+
     def _deliver(self) -> None:
         queue = self._queue
         popleft = queue.popleft
-        self._delivering = True
+        outer, self._delivering = self._delivering, True
         try:
             while queue:
                 handle, sender, message = popleft()
@@ -58,7 +76,7 @@ class Mailbox:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._delivering = False
+            self._delivering = outer
 
 
 class _Deaf(dict[type, Callable[[str, Any], None]]):

@@ -46,8 +46,12 @@ class LocalCopies:
         loop: asyncio.AbstractEventLoop,
         first_pair: int = 0,
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        gathered: Callable[[Callable[[int], None]], Callable[[int], None]] = lambda tell: tell,
     ) -> None:
-        """``first_pair``: which copies are written at once, (0, 1), (1, 2) or (2, 0); journals should differ in it."""
+        """``first_pair``: which copies are written at once, (0, 1), (1, 2) or (2, 0); journals should differ in it.
+
+        ``gathered`` makes a callback send its messages together.
+        """
         assert len(directories) == 3, "a journal has three copies"
         self.directories = tuple(directories)
         self._loop = loop
@@ -64,6 +68,7 @@ class LocalCopies:
         self._behind_bytes = 0
         self._ticker: asyncio.TimerHandle | None = None
         self._ticks = 0  # since the follower last wrote
+        self._gathered = gathered
         self._on_durable: Callable[[int], None] | None = None
         self._on_failure: Callable[[str], None] | None = None
         self._failed = False
@@ -75,7 +80,7 @@ class LocalCopies:
     # -- the interface of JournalCopies -------------------------------------------------------------------------------
 
     def open(self, on_durable: Callable[[int], None], on_failure: Callable[[str], None]) -> None:
-        self._on_durable = on_durable
+        self._on_durable = self._gathered(on_durable)
         self._on_failure = on_failure
         self._writers = self._make_writers()
         first, second = self._leaders
