@@ -78,3 +78,41 @@ def test_a_long_number_sorts_beyond_the_precomputed_lanes() -> None:
 def test_what_numeric_cannot_hold_overflows(text: str) -> None:
     with pytest.raises(OverflowError):
         numeric.from_decimal(Decimal(text))
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**9), max_value=10**9))
+def test_what_is_written_here_is_canonical(value: Decimal) -> None:
+    binary = numeric.from_decimal(value)
+    assert numeric.is_canonical(binary)
+    assert numeric.to_decimal(numeric.fitted(binary, 38, 9)) == value
+
+
+@pytest.mark.parametrize(
+    "binary",
+    [
+        "0001 0000 0000",  # cut off
+        "0001 0000 0000 0000 0001 00",
+        "0001 0000 0000 0000 2710",  # no digit in base 10,000
+        "0002 0001 0000 0000 0000 0001",  # zeroes around the digits
+        "0002 0000 0000 0004 0001 0000",
+        "0000 0000 4000 0000",  # minus zero
+        "0001 ffff 0000 0001 0064",  # 0.01 shown with one decimal place
+        "0000 0000 c000 0000",  # NaN
+        "ffff 0000 0000 0000",
+    ],
+)
+def test_other_bytes_are_not_canonical(binary: str) -> None:
+    assert not numeric.is_canonical(bytes.fromhex(binary))
+
+
+@pytest.mark.parametrize(
+    ("text", "precision", "scale"), [("100", 4, 2), ("0.001", 4, 2), ("NaN", 4, 2), ("1.50", 4, 1), ("0.1", 2, 3)]
+)
+def test_values_that_a_column_refuses_or_rounds_do_not_fit(text: str, precision: int, scale: int) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        numeric.fitted(numeric.from_decimal(Decimal(text)), precision, scale)
+
+
+def test_a_column_shows_all_of_its_decimal_places() -> None:
+    fitted = numeric.fitted(numeric.from_decimal(Decimal("99.5")), 4, 2)
+    assert str(numeric.to_decimal(fitted)) == "99.50"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dsql_server.encoding import numeric
 from dsql_server.encoding import type_oids as oid
-from dsql_server.encoding.parameters import NotUnderstood, OutOfRange, binary_from_text, convert
+from dsql_server.encoding.parameters import NotUnderstood, OutOfRange, binary_from_text, check_binary, convert
 
 #: What PostgreSQL 16 sends for these texts.
 UNDERSTOOD = [
@@ -194,3 +194,30 @@ def test_dates_become_timestamps(days: int, usecs: int) -> None:
 def test_conversions_left_to_postgresql(from_oid: int, to_oid: int, binary: bytes, utc: bool) -> None:
     with pytest.raises(NotUnderstood):
         convert(from_oid, to_oid, binary, zone_is_utc=utc)
+
+
+@pytest.mark.parametrize(
+    ("type_oid", "binary"),
+    [
+        (oid.INT4, "000001"),
+        (oid.BOOL, "02"),
+        (oid.UUID, "00"),
+        (oid.TEXT, "6100"),
+        (oid.TEXT, "ff"),
+        (oid.NUMERIC, "00"),
+        (oid.DATE, "7ffffffe"),
+        (oid.TIMESTAMP, "7ffffffffffffffe"),
+        (oid.TIMESTAMPTZ, "8000000000000001"),
+        (114, "7b7d"),  # json
+    ],
+)
+def test_bytes_that_postgresql_may_refuse_or_change(type_oid: int, binary: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        check_binary(type_oid, bytes.fromhex(binary))
+
+
+@pytest.mark.parametrize(
+    ("type_oid", "text", "binary"), [case for case in UNDERSTOOD if case[0] not in (oid.OID, oid.TIME)]
+)
+def test_what_postgresql_sends_it_takes(type_oid: int, text: str, binary: str) -> None:
+    check_binary(type_oid, bytes.fromhex(binary))

@@ -85,6 +85,34 @@ def _without_outer_zeros(digits: bytes, weight: int) -> tuple[bytes, int]:
     return digits[start:end], weight
 
 
+def is_canonical(binary: bytes) -> bool:
+    """Whether these are the bytes that PostgreSQL itself would send for their value."""
+    if len(binary) < _HEADER_BYTES:
+        return False
+    count, weight, sign, scale = _unpack_header(binary)
+    if sign not in (_POSITIVE, _NEGATIVE) or scale > SCALE_MAX or len(binary) != _HEADER_BYTES + 2 * count:
+        return False  # NaN and the infinities have several forms
+    if count <= 0:
+        return bool(count == 0 and weight == 0 and sign == _POSITIVE)
+    digits = [binary[at] << 8 | binary[at + 1] for at in range(_HEADER_BYTES, len(binary), 2)]
+    places = 4 * (count - 1 - weight)  # decimal places of the last base-10,000 digit
+    hidden = 10 ** min(max(places - scale, 0), 4)  # what of it would lie behind the display scale
+    return bool(digits[0] and digits[-1] and max(digits) < 10_000 and digits[-1] % hidden == 0)
+
+
+def fitted(binary: bytes, precision: int, scale: int) -> bytes:
+    """A canonical value as a column numeric(precision, scale) stores it: with that display scale.
+
+    Raises ValueError where the value would have to be rounded or doesn't fit.
+    """
+    count, weight, sign, shown = _unpack_header(binary)
+    if sign not in (_POSITIVE, _NEGATIVE) or shown > scale or scale > precision:
+        raise ValueError("rounded, too large, or no number")
+    if count and weight >= 0 and 4 * weight + len(str(binary[8] << 8 | binary[9])) > precision - scale:
+        raise ValueError("too large")
+    return binary[:6] + scale.to_bytes(2, "big") + binary[_HEADER_BYTES:]
+
+
 def to_decimal(binary: bytes) -> Decimal:
     """The value with its display scale kept (``1.00`` stays ``1.00``); NaN and ±Infinity as Decimal's."""
     count, weight, sign, scale = _unpack_header(binary)

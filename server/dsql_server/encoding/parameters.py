@@ -69,6 +69,19 @@ _TIMESTAMP_INFINITY, _TIMESTAMP_MINUS_INFINITY = 2**63 - 1, -(2**63)
 #: PostgreSQL's last representable timestamp is before the year 294277; dates reach further.
 _TIMESTAMP_DAYS_MIN, _TIMESTAMP_DAYS_MAX = -2_451_545, 106_751_982
 
+#: Bytes of a value in binary format.
+_WIDTHS = {
+    oid.BOOL: 1, oid.INT2: 2, oid.INT4: 4, oid.INT8: 8, oid.FLOAT4: 4, oid.FLOAT8: 8, oid.UUID: 16, oid.DATE: 4,
+    oid.TIMESTAMP: 8, oid.TIMESTAMPTZ: 8,
+}  # fmt: skip
+#: The lowest value, the end of the range, and the two infinities: PostgreSQL's IS_VALID_DATE and IS_VALID_TIMESTAMP.
+_TIMESTAMPS = (-211_813_488_000_000_000, 9_223_371_331_200_000_000, (_TIMESTAMP_INFINITY, _TIMESTAMP_MINUS_INFINITY))
+_FINITE = {
+    oid.DATE: (-2_451_545, 2_145_031_949, (_DATE_INFINITY, _DATE_MINUS_INFINITY)),
+    oid.TIMESTAMP: _TIMESTAMPS,
+    oid.TIMESTAMPTZ: _TIMESTAMPS,
+}
+
 _TRUE_TEXTS = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
 _FALSE_TEXTS = frozenset({"f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"})
 _INFINITY_SIGNS = {"infinity": 1, "+infinity": 1, "-infinity": -1}
@@ -308,6 +321,28 @@ _READERS: dict[int, Callable[[str], bytes]] = {
     oid.TIMESTAMP: _timestamp_from_text,
     oid.TIMESTAMPTZ: _timestamptz_from_text,
 }
+
+
+def check_binary(type_oid: int, value: bytes) -> None:
+    """Raises NotUnderstood unless PostgreSQL certainly takes the bytes for a value of the type, and keeps them so."""
+    width = _WIDTHS.get(type_oid)
+    if width is not None:
+        is_valid = len(value) == width
+        if is_valid and type_oid in _FINITE:
+            low, high, infinities = _FINITE[type_oid]
+            number = int.from_bytes(value, "big", signed=True)
+            is_valid = low <= number < high or number in infinities
+        elif type_oid == oid.BOOL:
+            is_valid = value in (b"\0", b"\1")
+    elif type_oid == oid.NUMERIC:
+        is_valid = numeric.is_canonical(value)
+    elif type_oid in _TEXT_TYPES:
+        value.decode()
+        is_valid = b"\0" not in value
+    else:
+        is_valid = type_oid == oid.BYTEA
+    if not is_valid:
+        raise NotUnderstood("the engine has to look at the value")
 
 
 def convert(from_oid: int, to_oid: int, binary: bytes, zone_is_utc: bool = True) -> bytes:

@@ -1,28 +1,50 @@
-"""Answers repeated reads from storage, where the engine would only hand rows through."""
+"""Answers repeated statements without the engine, where it would only hand rows through."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dsql_server.frontend.simple_query import SimpleQuery
-from dsql_server.frontend.statements import Learned, Portal, Prepared, read_bind, read_execute, read_formats, read_name
+from dsql_server.frontend.statements import (
+    Learned,
+    Portal,
+    Prepared,
+    read_bind,
+    read_execute,
+    read_formats,
+    read_name,
+)
 from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import NOT_EXACT, Bound
+from dsql_server.processor.direct_read import DirectAnswer
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import SqlError
+from dsql_server.processor.executor import Executor
 from dsql_server.processor.plan import LoadPlan
 
 _PORTAL = ord("P")
 _ALL_ROWS = b"\0\0\0\0"  # at the end of Execute
 _ISO = "ISO"
+_INSERTED = p.command_complete("INSERT 0 1")
+
+
+class _Execution(NamedTuple):
+    """A statement that is bound and executed on its own."""
+
+    learned: Learned
+    bound: Bound
+    described: bytes  #: the answer to its Describe, or nothing
 
 
 class DirectAnswers(SimpleQuery):
     """Prepared statements that are bound and executed on their own, and that the engine has answered once before.
 
-    In a transaction block, too, as long as the block hasn't written to their tables.
+    In a transaction block, too: reads as long as the block hasn't written to their tables, inserts as long as nothing
+    else in the block needs the engine.
 
-    The first execution has shown that the role may read the tables. Whatever changes that, or the meaning of the
+    The first execution has shown that the role may use the tables. Whatever changes that, or the meaning of the
     statement, changes the catalog's version or a setting of the session; then the engine answers once more.
     """
 
@@ -30,9 +52,11 @@ class DirectAnswers(SimpleQuery):
     _portals: dict[bytes, Portal]
 
     def _learn(self, portal: Portal, plan: LoadPlan, answer: Answer) -> None:
-        """Remember what the engine's answer to a direct read has shown."""
+        """Remember what the engine's answer to a direct read or insert has shown."""
         prepared, formats = portal.prepared, portal.formats
-        if plan.direct is None or self._settings_stale or answer.error is not None or answer.streamed:
+        if plan.direct is None and plan.direct_insert is None:
+            return
+        if self._settings_stale or answer.error is not None or answer.streamed:
             return
         known = prepared.direct
         if (
@@ -41,6 +65,9 @@ class DirectAnswers(SimpleQuery):
             and known[1:3] == (self._settings_changes, formats)
             and known.description
         ):
+            return
+        if plan.direct is None:
+            prepared.direct = Learned(plan, self._settings_changes, formats, p.NO_DATA_MESSAGE, None)
             return
         settings = self.plan_settings
         answering = plan.direct.answering(
@@ -52,41 +79,57 @@ class DirectAnswers(SimpleQuery):
             description = _description(answer.out)
             prepared.direct = Learned(plan, self._settings_changes, formats, description, answering)
 
-    def _answered_from_storage(self, batch: list[tuple[int, bytes]]) -> bool:
-        """Answer Bind, perhaps Describe, and Execute from storage; False, and nothing done: the engine has to."""
-        if not 2 <= len(batch) <= 3 or batch[0][0] != p.BIND or batch[-1][0] != p.EXECUTE or self._settings_stale:
+    async def _answered_directly(self, batch: list[tuple[int, bytes]]) -> bool:
+        """Answer Bind, perhaps Describe, and Execute; False, and nothing done: the engine has to.
+
+        Raises SqlError where a lone INSERT loses at its commit.
+        """
+        execution = self._lone_execution(batch)
+        if execution is None:
             return False
+        answer = execution.learned.answer
+        try:
+            if answer is not None:
+                return self._read_directly(execution, answer)
+            return await self._insert_directly(execution)
+        except NOT_EXACT:
+            return False
+
+    def _lone_execution(self, batch: list[tuple[int, bytes]]) -> _Execution | None:
+        """What the batch executes, if it is a statement that the engine has answered before."""
+        if not 2 <= len(batch) <= 3 or batch[0][0] != p.BIND or batch[-1][0] != p.EXECUTE or self._settings_stale:
+            return None
         try:
             portal, name, values, formats, results = read_bind(batch[0][1])
             executed = read_execute(batch[-1][1])
         except SqlError:
-            return False
+            return None
         prepared = self._prepared.get(name)
         learned = prepared.direct if prepared is not None else None
         if learned is None or learned.formats != results or batch[-1][1][-4:] != _ALL_ROWS:
-            return False
-        if portal or executed:
-            return False  # a named portal outlives the batch
+            return None
+        if portal or executed or len(values) != len(learned.plan.parameter_oids):
+            return None  # a named portal outlives the batch
         if learned.settings_changes != self._settings_changes or learned.plan.version != self.services.catalog.version:
-            return False
+            return None
         described = b""
         if len(batch) == 3:
             if batch[1][0] != p.DESCRIBE or not learned.description or read_name(batch[1][1]) != (_PORTAL, portal):
-                return False
+                return None
             described = learned.description
-        t = self._snapshot_for(learned.plan)
+        return _Execution(learned, Bound(values, formats, self.plan_settings.time_zone == "UTC"), described)
+
+    def _read_directly(self, execution: _Execution, answer: DirectAnswer) -> bool:
+        t = self._snapshot_for(execution.learned.plan)
         if t is None:
             return False
-        bound = Bound(values, formats, self.plan_settings.time_zone == "UTC")
-        try:
-            rows = learned.answer.rows(bound, self.services.commit_path.storage, t)
-        except NOT_EXACT:
-            return False
+        rows = answer.rows(execution.bound, self.services.commit_path.storage, t)
         if rows is None:
             return False
         self.services.planner.direct_reads += 1
         self._portals.pop(b"", None)
-        self._out += (p.BIND_COMPLETE_MESSAGE, described, *rows, p.command_complete(f"SELECT {len(rows)}"))
+        complete = p.command_complete(f"SELECT {len(rows)}")
+        self._out += (p.BIND_COMPLETE_MESSAGE, execution.described, *rows, complete)
         return True
 
     def _snapshot_for(self, plan: LoadPlan) -> Timestamp | None:
@@ -95,14 +138,58 @@ class DirectAnswers(SimpleQuery):
         workspace = executor.workspace if executor is not None else None
         if self._block == IDLE:
             return self.services.commit_path.begin() if workspace is None else None
-        if self._block != BLOCK or executor is None or workspace is None or self._definition is not None:
+        executor = self._block_executor()
+        if executor is None or executor.workspace is None:
+            return None
+        dirty = executor.workspace.dirty_tables()
+        return None if any(scan.table.relation_id in dirty for scan in plan.scans) else executor.workspace.t_start
+
+    def _block_executor(self) -> Executor | None:
+        """The executor of a transaction block that can go on, and that defines nothing."""
+        executor = self.executor
+        if self._block != BLOCK or executor is None or executor.workspace is None or self._definition is not None:
             return None
         try:
             executor.check_current()
         except SqlError:
             return None  # in the same words, when the engine's turn comes
-        dirty = workspace.dirty_tables()
-        return None if any(scan.table.relation_id in dirty for scan in plan.scans) else workspace.t_start
+        return executor
+
+    async def _insert_directly(self, execution: _Execution) -> bool:
+        plan = execution.learned.plan
+        insert = plan.direct_insert
+        assert insert is not None
+        alone = self._block == IDLE
+        if alone:
+            executor = self.executor
+            if executor is None or executor.workspace is not None:
+                return False
+            executor = await self._current_executor()
+            if executor.begin().catalog.version != plan.version:
+                executor.rollback()
+                return False
+        else:
+            in_block = self._block_executor()
+            if in_block is None or self._read_only:
+                return False
+            executor = in_block
+        try:
+            inserted = executor.insert_untold(insert, plan, execution.bound)
+        except NOT_EXACT:
+            inserted = False
+        if not inserted:
+            if alone:
+                executor.rollback()
+            return False
+        self.services.planner.direct_inserts += 1
+        self._portals.pop(b"", None)
+        self._out += (p.BIND_COMPLETE_MESSAGE, execution.described)
+        if alone:
+            await executor.commit()
+        else:
+            self._wrote = True
+        self._out.append(_INSERTED)
+        return True
 
 
 def _description(answers: list[bytes]) -> bytes:

@@ -123,9 +123,9 @@ class ExtendedQuery(DirectAnswers):
         # A statement on its own, with nothing behind it but Sync, is a transaction in one round trip.
         final = synced and self._alone and self._block == IDLE and batch[-1][0] == p.EXECUTE
         self._synced = synced
-        if synced and self._answered_from_storage(batch):
-            return
         try:
+            if synced and await self._answered_directly(batch):
+                return
             for kind, raw in batch:
                 if kind == p.BIND:
                     await self._bind(raw, pending, final)
@@ -346,7 +346,7 @@ class ExtendedQuery(DirectAnswers):
                 self._learn(portal, plan, answer)
                 return
             if statement.locking is None and executor.writes_in_one(plan, portal.bound):
-                await self._execute_write(pending)
+                await self._execute_write(portal, plan, pending)
                 return
         # The engine reports settings at a Sync only.
         pending.parts.append(p.SYNC if prepared.sets else p.FLUSH)
@@ -369,7 +369,7 @@ class ExtendedQuery(DirectAnswers):
         again = execute_again(portal) if prepared.sets else b""
         await self._after(statement, plan, portal.bound, answer, again)
 
-    async def _execute_write(self, pending: _Pending) -> None:
+    async def _execute_write(self, portal: Portal, plan: LoadPlan, pending: _Pending) -> None:
         """A write on its own: run and committed at once; its completion is sent only if the commit succeeds."""
         assert self.executor is not None
         sent = pending.take()
@@ -377,6 +377,7 @@ class ExtendedQuery(DirectAnswers):
         self._wrote = False
         self._answer_parses(sent, answer)
         self._take(answer)
+        self._learn(portal, plan, answer)
 
 
 def _for_engine(name: bytes, raw: bytes, prepared: Prepared) -> bytes:

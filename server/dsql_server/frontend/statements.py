@@ -35,13 +35,13 @@ PLANNED_KINDS = frozenset({StatementKind.SELECT, StatementKind.INSERT, Statement
 
 
 class Learned(NamedTuple):
-    """What an execution by the engine has shown of a statement that can be answered from storage."""
+    """What an execution by the engine has shown of a statement that needs no engine."""
 
     plan: LoadPlan
     settings_changes: int  #: how often the session had changed settings
     formats: bytes  #: of the results, as Bind has them
-    description: bytes  #: the RowDescription message; empty: not asked for
-    answer: DirectAnswer
+    description: bytes  #: what a Describe of the portal is answered with; empty: not asked for
+    answer: DirectAnswer | None  #: None: it is a direct insert
 
 
 class Prepared:

@@ -93,9 +93,10 @@ def bind_statement(name: bytes, binary_results: bool = False) -> bytes:
     return message(b"B", body)
 
 
-def bind_values(values: Sequence[bytes | None], formats: Sequence[int]) -> bytes:
-    """Bind the unnamed portal to the unnamed statement with these parameters; results come in text."""
-    body = [b"\x00\x00", pack_i16(len(formats)), *(pack_i16(f) for f in formats), pack_i16(len(values))]
+def bind_values(values: Sequence[bytes | None], formats: Sequence[int], statement: bytes = b"") -> bytes:
+    """Bind the unnamed portal to a statement with these parameters; results come in text."""
+    body = [b"\x00" + statement + b"\x00", pack_i16(len(formats)), *(pack_i16(f) for f in formats)]
+    body.append(pack_i16(len(values)))
     body += [b"\xff\xff\xff\xff" if v is None else pack_i32(len(v)) + v for v in values]
     return message(b"B", b"".join(body) + b"\x00\x00")
 

@@ -19,7 +19,7 @@ from dsql_server.catalog.state import Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import value_encoder
 from dsql_server.encoding.output import Output, binary_field, text_field
-from dsql_server.encoding.parameters import NotUnderstood, binary_from_text
+from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, check_binary
 from dsql_server.encoding.rows import fields
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
@@ -27,21 +27,14 @@ from dsql_server.processor.access import Access, Bound, PointGet
 from dsql_server.processor.conditions import TEXTS, OtherColumn, Parameter, count_conjuncts
 from dsql_server.processor.parse_tree import Node, is_a, parse_expression, walk
 from dsql_server.processor.plan import LoadPlan, Scan
-from dsql_server.processor.targets import Targets
+from dsql_server.processor.targets import UNKNOWN_MODIFIER, Targets
 
 #: More rows than this are the engine's, which sends them piece by piece.
 DIRECT_ROWS_MAX = 2000
 _SCANS = frozenset({"Index Scan", "Index Only Scan", "Seq Scan"})
 _CONDITIONS = ("Index Cond", "Filter")
 _ORDERINGS: dict[str, Callable[[bytes, bytes], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
-#: Bytes of a value in binary format; the engine refuses any other number.
-_WIDTHS = {
-    oids.BOOL: 1, oids.INT2: 2, oids.INT4: 4, oids.INT8: 8, oids.UUID: 16, oids.DATE: 4, oids.TIMESTAMP: 8,
-    oids.TIMESTAMPTZ: 8,
-}  # fmt: skip
 _TEXTS = TEXTS | {oids.BPCHAR}
-#: As the modifier of a column: of a domain, whose values have other output functions and types.
-UNKNOWN_MODIFIER = 0
 _NULL = b"\xff\xff\xff\xff"
 _DATA_ROW = ord("D")
 _pack_head = Struct(">Bih").pack
@@ -205,20 +198,6 @@ def _exact(type_oid: int, value: bytes, value_format: int, zone_is_utc: bool) ->
     if type_oid in _TEXTS and b"\0" in value:
         raise NotUnderstood("texts hold no zero bytes")
     return binary_from_text(type_oid, value, zone_is_utc)
-
-
-def check_binary(type_oid: int, value: bytes) -> None:
-    """Raises NotUnderstood unless the engine certainly takes the bytes for a value of the type."""
-    width = _WIDTHS.get(type_oid)
-    if width is not None:
-        is_valid = len(value) == width and (type_oid != oids.BOOL or value in (b"\0", b"\1"))
-    elif type_oid in _TEXTS:
-        value.decode()
-        is_valid = b"\0" not in value
-    else:
-        is_valid = False
-    if not is_valid:
-        raise NotUnderstood("the engine has to look at the value")
 
 
 # -- which statements ------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from dsql_server.interfaces.messages import (
     Unknown,
 )
 from dsql_server.processor.access import NOT_EXACT, Bound
+from dsql_server.processor.direct_insert import DirectInsert
 from dsql_server.processor.engine_connection import Answer, EngineConnection
 from dsql_server.processor.errors import (
     EngineRefusal,
@@ -48,6 +49,7 @@ from dsql_server.processor.unbuilt_indexes import unique_violation
 from dsql_server.processor.workspace import (
     DuplicateInSnapshot,
     TableWork,
+    Untold,
     Workspace,
     full_row,
     load_messages,
@@ -213,12 +215,16 @@ class Executor:
             )
 
     def opening(self, parts: list[bytes]) -> int:
-        """Add the engine's BEGIN if it is due; returns the completions that it adds."""
+        """Add the engine's BEGIN and what it hasn't been told of, if that is due; returns the added completions."""
         if self.engine_open:
             return 0
         self.engine_open = True
         parts.append(self._begin)
-        return 1
+        if self.workspace is None or not self.workspace.untold:
+            return 1
+        data, told = self.workspace.tell(self.connection)
+        parts.append(data)
+        return 1 + told
 
     def loading(self, plan: LoadPlan, bound: Bound, parts: list[bytes], keep_apart: bool) -> int:
         """Add what loads the rows that ``plan`` needs; returns the completions that it adds.
@@ -285,6 +291,23 @@ class Executor:
             count += 2
         parts.append(data)
         return count
+
+    def insert_untold(self, insert: DirectInsert, plan: LoadPlan, bound: Bound) -> bool:
+        """Insert a row without the engine; False, and nothing done: the engine has to.
+
+        Raises one of :data:`dsql_server.processor.access.NOT_EXACT` for the same reason.
+        """
+        workspace = self.workspace
+        assert workspace is not None
+        if self.engine_open or workspace.row_count >= self.limits.transaction_rows:
+            return False
+        row = insert.row(bound)
+        if len(row) > self.limits.small_row_bytes or not self.new_keys.are_free(insert.keys, bound):
+            return False
+        self.note_statement(plan, None)
+        workspace.count_rows(1)
+        workspace.untold.append(Untold(insert.table, row, insert.sql, insert.parameter_oids, bound))
+        return True
 
     # -- after a statement that may write --------------------------------------------------------------------
 
@@ -445,11 +468,15 @@ class Executor:
         """
         workspace = self.workspace
         assert workspace is not None
-        if not workspace.wrote or not self.engine_open:
+        if not workspace.wrote or not (self.engine_open or workspace.untold):
             self.rollback()
             self._check_age(workspace)
             return
         self.check_current()
+        if workspace.untold:
+            self._finish()
+            await self._submit_changes(lambda: workspace.untold_request(self._storage))
+            return
         data, works = workspace.extraction(self.connection)
         checks = self._check_deferred if workspace.catalog.may_defer_checks else b""
         role = self._role_on
@@ -464,13 +491,18 @@ class Executor:
         workspace = self.workspace
         assert workspace is not None
         self._finish()
+        systemic = any(work.table.is_system for work in works)
+        await self._submit_changes(lambda: workspace.commit_request(works, rows, self._storage), systemic)
+
+    async def _submit_changes(self, ask: Callable[[], CommitRequest], systemic: bool = False) -> None:
+        """Submit the request that ``ask`` gives. ``systemic``: a table of the machinery might be changed by it."""
         try:
-            request = workspace.commit_request(works, rows, self._storage)
+            request = ask()
         except LimitExceeded as limit:
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
         except DuplicateInSnapshot as duplicate:
             raise _duplicate_at_commit(duplicate) from None
-        if any(work.table.is_system for work in works) and writes_system_table(request):
+        if systemic and writes_system_table(request):
             raise system_entity()
         if request.claims or request.mutations:
             self._check_cluster_size(request)
@@ -534,7 +566,7 @@ class Executor:
         workspace, self.workspace = self.workspace, None
         dead = self.processor.dead_rows
         if workspace is not None:
-            for work in workspace.tables.values():
+            for work in workspace.tables.values() if not workspace.untold else ():
                 name = work.table.qualified_name
                 written = workspace.row_count if work.written else 0
                 dead[name] = dead.get(name, 0) + len(work.loaded) + written + 1

@@ -43,6 +43,8 @@ class InsertKeys:
     complete: bool = True
     #: the rows that hold one of the keys are loaded before the statement, so that PostgreSQL meets them
     preloaded: bool = False
+    #: all that is known of the rows
+    rows: InsertedRows | None = None
 
     def with_drawn(self, index: Index, encoded: bytes) -> InsertKeys:
         """The key that was drawn for the index, now that it is known."""
@@ -127,13 +129,14 @@ class InsertedRows:
     def value(self, row: int, number: int) -> Value | None:
         """What the row puts into the column (attribute number), as it will be stored; None: not known."""
         column = self.table.columns[number - 1]
-        written = self._written(row, number)
+        written = self.written(row, number)
         if written is None or isinstance(written, Certain):
             return written
         scalar = scalar_getter(written, self._oids)
         return scalar[1] if scalar is not None and comparable(column.type_oid, scalar[0]) else None
 
-    def _written(self, row: int, number: int) -> Written:
+    def written(self, row: int, number: int) -> Written:
+        """What the row puts into the column (attribute number), as the statement or the column's default says it."""
         output = self._outputs[number - 1]
         column = self.table.columns[number - 1]
         if column.generated:
@@ -184,7 +187,7 @@ class InsertedRows:
 
     def keys(self) -> InsertKeys:
         """The unique keys of the rows."""
-        result = InsertKeys(self.table)
+        result = InsertKeys(self.table, rows=self)
         for index in (self.table.primary_key, *self.table.indexes):
             if index is None or not index.unique:
                 continue

@@ -103,6 +103,21 @@ class NewKeys:
                 _refuse_strangers(work, unique_holders(insert.table, key, encoder, storage, t))
             work.verified.add(key)
 
+    def are_free(self, insert: InsertKeys, bound: Bound) -> bool:
+        """Whether nobody holds a key of the new row: no stored row of the snapshot, no row of the transaction's own.
+
+        If so, the keys count as written from then on. Raises one of NOT_EXACT where a key can't be told.
+        """
+        work = self._workspace.work(insert.table)
+        keys = [key_of(insert.table, index, getters, bound) for index, getters in insert.keys]
+        written = [key for key in keys if key is not None]
+        if any(key in work.verified or key in work.loaded for key in written):
+            return False
+        if insert.holders(bound, self._processor.storage, self._workspace.t_start):
+            return False
+        work.verified.update(written)
+        return True
+
     async def _look_up_drawn(self, insert: InsertKeys) -> None:
         """Look up the keys that the statement drew from sequences: the session remembers what it drew last."""
         for index, sequence in insert.drawn:

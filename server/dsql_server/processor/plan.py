@@ -19,6 +19,7 @@ from dsql_server.processor.sequence_uses import SequenceUses, uses_of_copy
 from dsql_server.processor.unique_indexes import Neighbours
 
 if TYPE_CHECKING:
+    from dsql_server.processor.direct_insert import DirectInsert
     from dsql_server.processor.direct_read import DirectRead
     from dsql_server.processor.pushed_aggregates import PushedAggregates
 
@@ -74,6 +75,8 @@ class LoadPlan:
     may_defer_checks: bool = False
     #: the statement is a read that needs no engine once it has run
     direct: DirectRead | None = None
+    #: the statement is an INSERT that needs no engine once it has run
+    direct_insert: DirectInsert | None = None
     #: values of the parameters that stand for the text's literals; such a text has no other parameters
     literals: Sequence[bytes | None] = ()
 

@@ -8,8 +8,10 @@ from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from dsql_server.catalog.changes import Catalog
+from dsql_server.catalog.state import Table, quote_literal
 from dsql_server.encoding import type_oids as oids
 from dsql_server.interfaces import protocol as p
+from dsql_server.processor.direct_insert import insert_directly
 from dsql_server.processor.direct_read import read_directly
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone
 from dsql_server.processor.errors import server_unavailable
@@ -94,6 +96,7 @@ class Planner:
         self.aggregates_pushed = 0  #: plans whose aggregates storage computes
         self.scans_narrowed = 0  #: of these, the ones that don't read their whole table
         self.direct_reads = 0  #: statements that storage has answered without an engine
+        self.direct_inserts = 0  #: rows inserted without one
 
     async def open(self) -> None:
         """Connect to the pool's engine, once for each engine. Raises EngineError, EngineGone or OSError."""
@@ -115,6 +118,7 @@ class Planner:
             "scans_narrowed": self.scans_narrowed,
             "aggregates_pushed": self.aggregates_pushed,
             "direct_reads": self.direct_reads,
+            "direct_inserts": self.direct_inserts,
         }
 
     def may_read_tables(self, statement: Statement) -> bool:
@@ -212,6 +216,10 @@ class Planner:
             plan.whole = list(state.tables.values())
         # Last: what it asks of the plan is kept from then on.
         plan.direct = read_directly(targets, document, plan)
+        if plan.insert is not None:
+            plan.direct_insert = insert_directly(targets.statement, sql, plan)
+            if plan.direct_insert is not None and await _has_checks(connection, plan.direct_insert.table):
+                plan.direct_insert = None
         self.scans += len(plan.scans)
         self.scans_narrowed += sum(scan.access.restricted for scan in plan.scans)
         return plan
@@ -250,6 +258,15 @@ class Planner:
                 f"pg_catalog.set_config('DateStyle', {_quoted('ISO, ' + order)}, false)"
             )
             self._settings = settings
+
+
+async def _has_checks(connection: EngineConnection, table: Table) -> bool:
+    """Whether values of the table's rows are checked by more than their types and NOT NULL."""
+    name = quote_literal(table.qualified_name)
+    answer = await connection.execute(
+        f"SELECT FROM pg_catalog.pg_constraint WHERE conrelid = {name}::pg_catalog.regclass AND contype = 'c' LIMIT 1"
+    )
+    return bool(answer.rows[0])
 
 
 def _parameter_oids(description: bytes) -> tuple[int, ...]:

@@ -24,7 +24,8 @@ _UNMODIFIED = frozenset(
 _MODIFIED = frozenset({oids.VARCHAR, oids.BPCHAR, oids.NUMERIC})
 _NUMBERS = INTEGERS | {oids.NUMERIC}
 _FLOATS = frozenset({oids.FLOAT4, oids.FLOAT8})
-_UNKNOWN_MODIFIER = 0
+#: As the modifier of a column: of a domain, whose values have other rules, and other output functions and types.
+UNKNOWN_MODIFIER = 0
 _NUMBERED = re.compile(r"_\d+$")
 
 
@@ -151,7 +152,7 @@ def stored(operand: Parameter | None, column: Column, parameter_oids: tuple[int,
         return None
     if is_unmodified(column):
         return Parameter(operand.number, column.type_oid)
-    is_known = column.modifier != _UNKNOWN_MODIFIER and column.type_oid in _MODIFIED
+    is_known = column.modifier != UNKNOWN_MODIFIER and column.type_oid in _MODIFIED
     return Parameter(operand.number, column.type_oid, column.modifier) if is_known else None
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from struct import Struct
+from typing import NamedTuple
 
 from dsql_server.catalog.state import FIRST_USER_RELATION_ID, CatalogState, Index, Table
 from dsql_server.encoding.keys import NOT_NULL, KeyEncoder, prefix, prefix_end
@@ -20,7 +21,7 @@ from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
 from dsql_server.interfaces.limits import DSQL_LIMITS, MIB, Limits
 from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation, Timestamp
-from dsql_server.processor.access import Row
+from dsql_server.processor.access import Bound, Row
 from dsql_server.processor.engine_connection import EngineConnection
 from dsql_server.processor.errors import LimitExceeded
 from dsql_server.processor.roles import LOADER_ROLE
@@ -65,10 +66,20 @@ class TableWork:
         self.whole = False
 
 
+class Untold(NamedTuple):
+    """A row that the transaction has inserted and that the engine hasn't been told of."""
+
+    table: Table
+    row: bytes
+    sql: str  #: the INSERT
+    parameter_oids: tuple[int, ...]
+    bound: Bound  #: what it was executed with
+
+
 class Workspace:
     """See the module. One per transaction; the session owns it and the engine transaction behind it."""
 
-    __slots__ = ("began_at", "catalog", "limits", "row_count", "t_start", "tables", "transaction_id")
+    __slots__ = ("began_at", "catalog", "limits", "row_count", "t_start", "tables", "transaction_id", "untold")
 
     def __init__(self, t_start: Timestamp, catalog: CatalogState, limits: Limits = DSQL_LIMITS) -> None:
         self.limits = limits
@@ -77,6 +88,8 @@ class Workspace:
         self.catalog = catalog
         self.tables: dict[int, TableWork] = {}
         self.row_count = 0
+        #: Inserted rows, in order. The engine's first statement in the transaction is preceded by all of them.
+        self.untold: list[Untold] = []
         self.began_at = time.monotonic()
 
     @property
@@ -120,6 +133,32 @@ class Workspace:
                 completions += count
         return b"".join(parts), completions
 
+    # -- rows that the engine isn't told of ------------------------------------------------------------------
+
+    def tell(self, connection: EngineConnection) -> tuple[bytes, int]:
+        """Messages that make the engine insert its untold rows, and how many completions they answer with."""
+        parts = []
+        for untold in self.untold:
+            name, parse = connection.statement(untold.sql, untold.parameter_oids)
+            parts.append(parse + p.bind_values(untold.bound.values, untold.bound.formats, name) + p.EXECUTE_UNNAMED)
+        told = len(self.untold)
+        self.untold = []
+        return b"".join(parts), told
+
+    def untold_request(self, storage: StorageReader) -> CommitRequest:
+        """The commit request of a transaction that has done nothing but insert rows which the engine wasn't told of.
+
+        Raises DuplicateInSnapshot and LimitExceeded as :meth:`commit_request` does.
+        """
+        rows: dict[int, list[bytes]] = {}
+        for untold in self.untold:
+            rows.setdefault(untold.table.relation_id, []).append(untold.row)
+        claims: list[Claim] = []
+        mutations: list[Mutation] = []
+        for relation_id, own in rows.items():
+            _TableDelta(self, self.tables[relation_id], claims, mutations).changes(own, [], [], storage)
+        return self._request(claims, mutations, len(self.untold))
+
     # -- the write set ---------------------------------------------------------------------------------------
 
     def extraction(self, connection: EngineConnection) -> tuple[bytes, list[TableWork]]:
@@ -151,6 +190,9 @@ class Workspace:
         changed = 0
         for work, rows in zip(works, answers, strict=False):
             changed += _TableDelta(self, work, claims, mutations).collect(rows, storage)
+        return self._request(claims, mutations, changed)
+
+    def _request(self, claims: list[Claim], mutations: list[Mutation], changed: int) -> CommitRequest:
         if changed > self.limits.transaction_rows:
             raise LimitExceeded("transaction row limit exceeded")
         size = 0
@@ -277,6 +319,10 @@ class _TableDelta:
                 left.append(image)
                 if row[11]:
                     locked.append(image)
+        return self.changes(own, left, locked, storage)
+
+    def changes(self, own: list[bytes], left: list[bytes], locked: list[bytes], storage: StorageReader) -> int:
+        """The same for rows of today's columns: the transaction's own, and of those it loaded the others and locked."""
         encoder = self._table.key_encoder
         if encoder is None:
             return self._collect_without_key(own, left, locked, storage)
