@@ -5,16 +5,41 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-from sqlalchemy import Column, Engine, Identity, Integer, Table
+from sqlalchemy import Column, Engine, Identity, Integer, Table, event, text
 from sqlalchemy.testing import config
 from sqlalchemy.testing.suite import *  # noqa: F403
+from sqlalchemy.testing.suite import ComponentReflectionTest as _ComponentReflectionTest
 from sqlalchemy.testing.suite import ComponentReflectionTestExtra as _ComponentReflectionTestExtra
 from sqlalchemy.testing.suite import IdentityReflectionTest as _IdentityReflectionTest
+
+from dsql_dialects.sqlalchemy.base import commit_now
 
 #: SQLAlchemy takes no underscore in the prefix of an option: ours are PostgreSQL's, and so are their names.
 OPTIONS_PREFIX = "postgresql"
 
 IDENTITY_CACHE = 65536
+
+
+class ComponentReflectionTest(_ComponentReflectionTest):  # type: ignore[misc]
+    """The original has create_all() set the comments of constraints, which the dialect leaves to those who ask for it,
+    as AWS's linter refuses the statement. They are set by hand here, and reflected as in the original."""
+
+    @classmethod
+    def define_tables(cls, metadata: Any) -> None:
+        super().define_tables(metadata)
+        for table in metadata.tables.values():
+            for constraint in [found for found in table.constraints if found.comment is not None]:
+                statement = f"COMMENT ON CONSTRAINT {constraint.name} ON {table.fullname} IS '{constraint.comment}'"
+                constraint.comment = None
+                event.listen(table, "after_create", _running(statement))
+
+
+def _running(statement: str) -> Any:
+    def run(target: Any, connection: Any, **kw: Any) -> None:
+        connection.execute(text(statement))
+        commit_now(connection)  # one definition a transaction
+
+    return run
 
 
 class ComponentReflectionTestExtra(_ComponentReflectionTestExtra):  # type: ignore[misc]

@@ -18,9 +18,6 @@ from sqlalchemy import Engine, event
 from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: F403
 from sqlalchemy.testing.plugin.pytestplugin import pytest_collection_modifyitems as _modify_items
 
-#: In DSQL's published grammar (CommentStmt), but the linter's parser doesn't know it.
-UNKNOWN_TO_THE_LINTER = "COMMENT ON CONSTRAINT"
-
 _definitions: dict[str, None] = {}  #: in order, each once
 
 
@@ -28,7 +25,7 @@ _definitions: dict[str, None] = {}  #: in order, each once
 def _note_definition(
     connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> None:
-    if context is not None and context.isddl and not statement.startswith(UNKNOWN_TO_THE_LINTER):
+    if context is not None and context.isddl:
         # The drivers of libpq take % for a parameter.
         doubled = connection.dialect.identifier_preparer._double_percents
         _definitions[statement.replace("%%", "%") if doubled else statement] = None

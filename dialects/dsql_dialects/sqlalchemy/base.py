@@ -103,6 +103,7 @@ class DSQLDialect(DSQLReflection, PGDialect):
     supports_smallserial = False
     supports_virtual_generated_columns = False
     supports_server_side_cursors = False
+    supports_constraint_comments = False  # unless the engine is told; see __init__
     supports_sane_multi_rowcount = True
     use_insertmanyvalues_wo_returning = True  # one statement for many rows is cheaper than many in a pipeline
     default_isolation_level: IsolationLevel | None = ISOLATION_LEVEL
@@ -110,14 +111,18 @@ class DSQLDialect(DSQLReflection, PGDialect):
     #: Names that only the driver in use takes as connection parameters, beside libpq's.
     driver_parameters: frozenset[str] = frozenset()
 
-    def __init__(self, identity_cache: int = IDENTITY_CACHE, **kwargs: Any) -> None:
+    def __init__(self, identity_cache: int = IDENTITY_CACHE, constraint_comments: bool = False, **kwargs: Any) -> None:
         """As SQLAlchemy's dialects for PostgreSQL.
 
         :param identity_cache: values that a session takes at once for identity columns and sequences that don't say
             it: 1, or 65,536 and more. 1 leaves no gaps, but every insert then changes the one row of the sequence.
+        :param constraint_comments: whether ``create_all()`` sets the comments of constraints. COMMENT ON CONSTRAINT is
+            in DSQL's grammar (CommentStmt), but AWS's ``dsql-lint`` can't parse it and has no way to make an exception,
+            so that a schema with one never passes; without this, a warning names each comment that isn't set.
         """
         check_cache(identity_cache, "identity_cache")
         self.identity_cache = identity_cache
+        self.supports_constraint_comments = constraint_comments
         page_size = kwargs.get("insertmanyvalues_page_size")
         if page_size is not None:
             kwargs["insertmanyvalues_page_size"] = min(page_size, TRANSACTION_ROWS_MAX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import exc, schema
+from sqlalchemy import exc, schema, util
 from sqlalchemy import types as sqltypes
 from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
 from sqlalchemy.sql import coercions, elements, operators, roles
@@ -51,6 +51,8 @@ class DSQLDDLCompiler(PGDDLCompiler):
     def visit_create_table(self, create: Any, **kw: Any) -> str:
         table = create.element
         self._check_table(table)
+        if not self.dialect.supports_constraint_comments:
+            _warn_of_comments(table)
         return str(super().visit_create_table(create, **kw))
 
     def _check_table(self, table: schema.Table) -> None:
@@ -329,3 +331,13 @@ def unique_constraint_name(compiler: Any, constraint: schema.UniqueConstraint) -
         return str(given)
     parts = [constraint.table.name, *(column.name for column in constraint.columns), "key"]
     return str(compiler.preparer.quote("_".join(parts)[: compiler.dialect.max_identifier_length]))
+
+
+def _warn_of_comments(table: schema.Table) -> None:
+    """Name the constraints whose comments ``create_all()`` leaves out."""
+    for constraint in table.constraints:
+        if constraint.comment is not None:
+            util.warn(
+                f"the comment of constraint {constraint.name!r} of table {table.fullname!r} is not set: AWS's "
+                "dsql-lint refuses COMMENT ON CONSTRAINT; create_engine(…, constraint_comments=True) sets it anyway"
+            )

@@ -235,3 +235,20 @@ def test_the_official_name_takes_the_official_options() -> None:
     text = str(schema.CreateIndex(index).compile(engine))
     assert text == "CREATE INDEX ASYNC i ON t (a) INCLUDE (b) NULLS NOT DISTINCT"
     assert engine.dialect.name == "auroradsql"
+
+
+def test_comments_of_constraints_are_set_for_those_who_ask() -> None:
+    check = sa.CheckConstraint("a > 0", name="positive", comment="no debts")
+    table = sa.Table("t", sa.MetaData(), sa.Column("a", sa.Integer), check, comment="of it")
+
+    def created(**options: Any) -> list[str]:
+        statements: list[str] = []
+        engine = sa.create_mock_engine("aws_dsql://", lambda ddl, *a: statements.append(str(ddl.compile(engine))))
+        engine.dialect.supports_constraint_comments = DSQLDialect_psycopg(**options).supports_constraint_comments
+        table.metadata.create_all(engine, checkfirst=False)
+        return [" ".join(statement.split()) for statement in statements[1:]]
+
+    of_table = "COMMENT ON TABLE t IS 'of it'"
+    with pytest.warns(exc.SAWarning, match="comment of constraint 'positive' of table 't' is not set.*dsql-lint"):
+        assert created() == [of_table]
+    assert created(constraint_comments=True) == [of_table, "COMMENT ON CONSTRAINT positive ON t IS 'no debts'"]
