@@ -1,9 +1,11 @@
 """What the SQLAlchemy dialect costs beside ``postgresql+psycopg``: ``python tests/measurements/sqlalchemy_dialect.py``.
 
 Both dialects work on one and the same local cluster, over TLS and with a token; PostgreSQL's has a plain psycopg
-connection. Each operation runs in short batches, one dialect after the other, each as often the first of the two, so
-that whatever else the machine does meets both alike. Prints, for one operation, the client's processor time and the
-time that passed: the medians of both dialects' batches, and the quotient of the medians and of the minima.
+connection. Each operation runs in short batches: one dialect, the other one twice, the first one again, so that
+whatever else the machine does meets both alike, also if it comes and goes. Prints, for one operation, the client's
+processor time and the time that passed, in microseconds: the medians of both dialects, and the median of the rounds'
+quotients with the range in which half of them lie. ``--same`` compares PostgreSQL's dialect with itself: what is left
+is the machine's.
 
 ``--profile OPERATION`` prints instead where the dialect's batches of one operation spend the client's time.
 """
@@ -11,6 +13,7 @@ time that passed: the medians of both dialects' batches, and the quotient of the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import cProfile
 import gc
 import itertools
@@ -18,7 +21,7 @@ import os
 import pstats
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -28,12 +31,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from dsql_dialects.sqlalchemy import create_engine
 from dsql_server.testing import LocalCluster
 
-ROUNDS = 60
+ROUNDS = 100
 WARM_UP_ROUNDS = 3
 PROFILED_ROUNDS = 20
+LINES_OF_PROFILE = 40
 ROWS = 500
-
-DIALECTS = ("aws_dsql+psycopg", "postgresql+psycopg")
 
 
 class Base(DeclarativeBase):
@@ -103,6 +105,17 @@ def insert_many(engine: Engine, times: int) -> None:
             connection.execute(statement, [{"id": next(_fresh), "name": "new"} for _ in range(100)]).all()
 
 
+def create_and_drop(engine: Engine, times: int) -> None:
+    """CREATE TABLE and DROP TABLE, each in a transaction."""
+    table = sa.Table(
+        "short_lived", sa.MetaData(), sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False)
+    )
+    for _ in range(times):
+        for definition in (sa.schema.CreateTable(table), sa.schema.DropTable(table)):
+            with engine.begin() as connection:
+                connection.execute(definition)
+
+
 Operation = Callable[[Engine, int], None]
 
 #: How often an operation runs in a batch.
@@ -114,6 +127,7 @@ OPERATIONS: dict[Operation, int] = {
     get_in_session: 15,
     add_in_session: 5,
     insert_many: 2,
+    create_and_drop: 1,  # the last: who has defined something looks for jobs at each statement
 }
 
 
@@ -131,21 +145,27 @@ def measure(operation: Operation, engine: Engine, times: int) -> Batch:
     return Batch((time.process_time() - processor) / times * 1e6, (time.perf_counter() - passed) / times * 1e6)
 
 
-def compare(operation: Operation, engines: dict[str, Engine], rounds: int) -> str:
+def one_round(operation: Operation, engines: Sequence[Engine]) -> list[Batch]:
+    """What each engine takes, from two batches with the others' in between."""
+    order = [*range(len(engines)), *reversed(range(len(engines)))]
+    sums = [Batch(0.0, 0.0) for _ in engines]
+    for position in order:
+        batch = measure(operation, engines[position], OPERATIONS[operation])
+        sums[position] = Batch(*(old + new / 2 for old, new in zip(sums[position], batch, strict=True)))
+    return sums
+
+
+def compare(operation: Operation, engines: Sequence[Engine], rounds: int) -> str:
     """A line of the table."""
-    batches: dict[str, list[Batch]] = {name: [] for name in engines}
-    for number in range(WARM_UP_ROUNDS + rounds):
-        order = list(engines) if number % 2 else list(engines)[::-1]
-        for name in order:
-            batch = measure(operation, engines[name], OPERATIONS[operation])
-            if number >= WARM_UP_ROUNDS:
-                batches[name].append(batch)
+    for _ in range(WARM_UP_ROUNDS):
+        one_round(operation, engines)
+    found = [one_round(operation, engines) for _ in range(rounds)]
     columns = []
     for kind in Batch._fields:
-        ours, theirs = ([getattr(batch, kind) for batch in batches[name]] for name in DIALECTS)
-        medians = statistics.median(ours), statistics.median(theirs)
-        columns.append(f"{medians[0]:.0f} | {medians[1]:.0f} | {medians[0] / medians[1]:.3f}")
-        columns.append(f"{min(ours) / min(theirs):.3f}")
+        ours, theirs = ([getattr(batches[position], kind) for batches in found] for position in (0, 1))
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
+        columns.append(f"{statistics.median(ours):.0f} | {statistics.median(theirs):.0f}")
+        columns.append(f"{middle:.3f} ({low:.2f} to {high:.2f})")
     return f"| {operation.__name__} | {' | '.join(columns)} |"
 
 
@@ -157,7 +177,7 @@ def profile(operation: Operation, engine: Engine) -> None:
     for _ in range(PROFILED_ROUNDS):
         operation(engine, OPERATIONS[operation])
     profiler.disable()
-    pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(LINES_OF_PROFILE)
 
 
 def stock_engine(cluster: LocalCluster) -> Engine:
@@ -165,7 +185,7 @@ def stock_engine(cluster: LocalCluster) -> Engine:
     found = cluster.libpq_parameters()
     names = ("hostaddr", "sslmode", "sslrootcert", "sslnegotiation")
     url = sa.URL.create(
-        DIALECTS[1],
+        "postgresql+psycopg",
         found["user"],
         found["password"],
         found["host"],
@@ -181,29 +201,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--profile", choices=[operation.__name__ for operation in OPERATIONS])
+    parser.add_argument("--same", action="store_true")
     options = parser.parse_args()
-    with LocalCluster() as cluster:
+    with LocalCluster() as cluster, contextlib.ExitStack() as stack:
         os.environ.update(cluster.environ())
-        engines = dict(zip(DIALECTS, (create_engine(cluster.url), stock_engine(cluster)), strict=True))
-        try:
-            Base.metadata.create_all(engines[DIALECTS[0]])
-            with Session(engines[DIALECTS[0]]) as session:
-                session.add_all(Item(id=number, name=f"item {number}", size=number) for number in range(ROWS))
-                session.commit()
-            gc.freeze()  # what there is need not be looked at again in the middle of a batch
-            if options.profile:
-                for name in DIALECTS:
-                    print(f"== {name}")
-                    profile(next(found for found in OPERATIONS if found.__name__ == options.profile), engines[name])
-                return
-            print(f"SQLAlchemy {sa.__version__}, microseconds: {DIALECTS[0]} | {DIALECTS[1]} | quotients\n")
-            print("| operation | processor | | median | minimum | passed | | median | minimum |")
-            print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-            for operation in OPERATIONS:
-                print(compare(operation, engines, options.rounds), flush=True)
-        finally:
-            for engine in engines.values():
-                engine.dispose()
+
+        def opened(engine: Engine) -> Engine:
+            stack.callback(engine.dispose)
+            return engine
+
+        prepare(opened(create_engine(cluster.url)))  # an engine of its own, as applications find their tables
+        first = stock_engine(cluster) if options.same else create_engine(cluster.url)
+        engines = [opened(first), opened(stock_engine(cluster))]
+        gc.freeze()  # what there is need not be looked at again in the middle of a batch
+        if options.profile:
+            for engine in engines:
+                print(f"== {engine.dialect.name}")
+                profile(next(found for found in OPERATIONS if found.__name__ == options.profile), engine)
+            return
+        names = [f"{engine.dialect.name}+{engine.dialect.driver}" for engine in engines]
+        print(f"SQLAlchemy {sa.__version__}, µs of the processor and of the clock: {' | '.join(names)} | quotient\n")
+        print("| operation | processor | | quotient | clock | | quotient |\n|---|--:|--:|--:|--:|--:|--:|")
+        for operation in OPERATIONS:
+            print(compare(operation, engines, options.rounds), flush=True)
+
+
+def prepare(engine: Engine) -> None:
+    """Make the table and its rows."""
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all(Item(id=number, name=f"item {number}", size=number) for number in range(ROWS))
+        session.commit()
 
 
 if __name__ == "__main__":

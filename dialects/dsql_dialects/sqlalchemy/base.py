@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from sqlalchemy import exc, pool
 from sqlalchemy.dialects.postgresql.base import PGDialect, PGExecutionContext
@@ -59,10 +59,11 @@ class DSQLExecutionContext(PGExecutionContext):
         if self.isddl:
             return
         connection = self.root_connection
-        begun = _pending_jobs(connection.connection)
-        if begun:
+        if self.dialect.defines and (begun := _pending_jobs(connection.connection)):
             # The end of a job changes the catalog, which would fail the transaction that begins here.
             jobs.wait_for_jobs(self.dialect, connection.connection.dbapi_connection, begun)
+        if self.compiled is not None and not (self.isinsert or self.isupdate or self.isdelete or self.is_text):
+            return  # a query, as most are
         if self.executemany and len(self.compiled_parameters) > TRANSACTION_ROWS_MAX:
             self._check_row_limit(len(self.compiled_parameters))
         if not self._reads_only():
@@ -75,8 +76,8 @@ class DSQLExecutionContext(PGExecutionContext):
             connection.info[_FAILED_IN] = connection.get_transaction()
 
     def _reads_only(self) -> bool:
-        if self.compiled is not None and not self.is_text:
-            return not (self.isinsert or self.isupdate or self.isdelete)
+        if self.isinsert or self.isupdate or self.isdelete:
+            return False
         return str(self.unicode_statement or "").lstrip(" \t\n(")[:7].lower().startswith(_READING)
 
     def _check_row_limit(self, count: int) -> None:
@@ -110,6 +111,8 @@ class DSQLDialect(DSQLReflection, PGDialect):
 
     #: Names that only the driver in use takes as connection parameters, beside libpq's.
     driver_parameters: frozenset[str] = frozenset()
+
+    defines = False  #: whether a definition has been executed: without any, there are no jobs to look for
 
     def __init__(self, identity_cache: int = IDENTITY_CACHE, constraint_comments: bool = False, **kwargs: Any) -> None:
         """As SQLAlchemy's dialects for PostgreSQL.
@@ -203,14 +206,12 @@ class DSQLDialect(DSQLReflection, PGDialect):
 
     def do_commit(self, dbapi_connection: Any) -> None:
         super().do_commit(dbapi_connection)
-        begun = _pending_jobs(dbapi_connection)
-        if begun:
+        if self.defines and (begun := _pending_jobs(dbapi_connection)):
             jobs.wait_for_jobs(self, dbapi_connection, begun)
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         super().do_rollback(dbapi_connection)
-        begun = _pending_jobs(dbapi_connection)
-        if begun:
+        if self.defines and (begun := _pending_jobs(dbapi_connection)):
             begun.clear()  # they go on, but nobody waits for them any more
 
     # -- executing ------------------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ class DSQLDialect(DSQLReflection, PGDialect):
         connection = context.root_connection
         dbapi_connection = connection.connection.dbapi_connection
         element = context.compiled.statement
-        begun: list[jobs.Job] = connection.info.setdefault(_JOBS, [])
+        begun = self.jobs_of(connection)
         if self._has_written(connection):
             super().do_execute(cursor, statement, parameters, context)
             return
@@ -254,6 +255,12 @@ class DSQLDialect(DSQLReflection, PGDialect):
             begun.clear()
         elif self.is_autocommit(dbapi_connection):
             jobs.wait_for_jobs(self, dbapi_connection, begun)
+
+    def jobs_of(self, connection: Connection) -> list[jobs.Job]:
+        """The jobs that a connection has begun and that nobody has waited for, to be added to."""
+        self.defines = True
+        begun: list[jobs.Job] = connection.info.setdefault(_JOBS, [])
+        return begun
 
     def _has_written(self, connection: Any) -> bool:
         transaction = connection.get_transaction()
@@ -317,7 +324,7 @@ def commit_now(connection: Connection) -> None:
 
 def note_jobs(connection: Connection, statement: str, rows: Sequence[Any]) -> None:
     """Have the next COMMIT wait for the jobs that a statement written as text has begun."""
-    jobs.note(rows, statement, connection.info.setdefault(_JOBS, []))
+    jobs.note(rows, statement, cast(DSQLDialect, connection.dialect).jobs_of(connection))
 
 
 def has_failed(connection: Connection) -> bool:

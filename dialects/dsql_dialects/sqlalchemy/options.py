@@ -28,6 +28,8 @@ _DEFAULTS: dict[str, Any] = {"using": False, "ops": {}, "with": {}, "concurrentl
 
 def option(element: Any, name: str) -> Any:
     """The value that the user gave, by whichever name; None if none was given."""
+    if not element.dialect_options:  # nobody gave any
+        return None
     for prefix in PREFIXES:
         given = element.dialect_options.get(prefix, {})  # which doesn't look for a dialect by that name
         value = given.get(name, None)

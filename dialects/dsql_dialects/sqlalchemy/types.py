@@ -44,6 +44,8 @@ _REFUSED: tuple[tuple[type[TypeEngine[Any]], str, str], ...] = (
     (postgresql.JSONPATH, "DSQL has jsonpath in queries only", _TEXT),
 )
 
+_REFUSED_KINDS = tuple(kind for kind, _, _ in _REFUSED)
+
 #: Storable, but in no key: DSQL has no order for them in an index.
 _NOT_IN_KEYS: tuple[type[TypeEngine[Any]], ...] = (
     sqltypes.JSON,
@@ -79,9 +81,9 @@ def check_column_type(type_: TypeEngine[Any], dialect: Any) -> None:
     if isinstance(found, postgresql.DOMAIN):
         check_column_type(found.data_type, dialect)
         return
-    for kind, reason, alternative in _REFUSED:
-        if isinstance(found, kind):
-            raise UnsupportedError(f"type {type_!r}", reason, alternative)
+    if isinstance(found, _REFUSED_KINDS):
+        reason, alternative = next(words for kind, *words in _REFUSED if isinstance(found, kind))
+        raise UnsupportedError(f"type {type_!r}", reason, alternative)
     _check_size(type_, found)
 
 
