@@ -215,6 +215,23 @@ def test_writes_cost_dpu(connection: Connection) -> None:
     assert connection.execute("SELECT kind FROM parts WHERE id = 7").fetchone() == (7,)
 
 
+def test_what_a_with_query_hands_on_is_projected(connection: Connection) -> None:
+    sql = "WITH x AS MATERIALIZED (SELECT id, kind FROM parts) SELECT count(*) FROM x"
+    assert "Projections: id, kind" in [line.strip() for line in shape(connection, sql)]
+
+
+def test_a_generic_plan_has_the_same_nodes(connection: Connection) -> None:
+    lines = connection.pgconn.exec_(b"EXPLAIN (GENERIC_PLAN, COSTS OFF) SELECT name FROM parts WHERE id = $1")
+    assert [(lines.get_value(row, 0) or b"").decode() for row in range(lines.ntuples)] == [
+        "Index Only Scan using parts_pkey on parts",
+        "  Index Cond: (id = $1)",
+        "  -> Storage Scan on parts_pkey",
+        "      Projections: name",
+        "      -> B-Tree Scan on parts_pkey",
+        "          Index Cond: (id = $1)",
+    ]
+
+
 def test_json_has_the_same_nodes(connection: Connection) -> None:
     ((document,),) = connection.execute(
         "EXPLAIN (ANALYZE, VERBOSE, FORMAT JSON) SELECT name FROM parts WHERE name > 'part 9'"

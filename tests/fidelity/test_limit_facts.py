@@ -74,6 +74,10 @@ SIZES = [
         says(f"UPDATE t SET v = {LARGE}", _too_large("text")),
         says("COMMIT", "ROLLBACK"),
         says("SELECT v FROM t", rows("x")),
+        says("UPDATE t SET v = repeat('x', 1048576)", "UPDATE 1"),
+        says("BEGIN", "BEGIN"),
+        says("UPDATE t SET v = v || 'x'", _too_large("text")),
+        says("COMMIT", "ROLLBACK"),
         given=[WIDE],
     ),
     fact(

@@ -35,6 +35,8 @@ SCAN_TITLE = re.compile(
 _PASSING_ON = frozenset(
     {"Subquery Scan", "Append", "Merge Append", "LockRows", "ModifyTable", "Limit", "Unique", "SetOp"}
 )
+#: How a plan hangs below a node that isn't fed by it: what it puts out is what is wanted of it.
+_SUBPLANS = frozenset({"InitPlan", "SubPlan"})
 #: Properties of a plan node, in EXPLAIN (VERBOSE, FORMAT JSON), that hold expressions.
 _EXPRESSIONS = ("Output", "Sort Key", "Group Key", "Presorted Key", "Hash Cond", "Merge Cond", "Join Filter", "Filter",
                 "Index Cond", "Recheck Cond", "Conflict Filter", "One-Time Filter", "Function Call")  # fmt: skip
@@ -110,7 +112,8 @@ def _facts(
     index = next((key for key in keys if key.name == name), None)
     columns = [c.name for c in table.columns if not c.dropped]
     wanted = _columns(node.get("Output", ()), table, alias)
-    if wanted == set(columns) and parent is not None and parent["Node Type"] not in _PASSING_ON:
+    is_whole = wanted == set(columns) and node.get("Parent Relationship") not in _SUBPLANS
+    if is_whole and parent is not None and parent["Node Type"] not in _PASSING_ON:
         # The engine hands on whole rows where that costs it nothing; who really wants what is said above.
         above = _columns([text for other in others for text in _expressions(other)], table, alias)
         wanted = wanted if above is None else above

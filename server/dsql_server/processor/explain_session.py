@@ -26,6 +26,7 @@ class ExplainRequest:
 
     def __init__(self, sql: str, options: frozenset[str], oids: tuple[int, ...], plan: LoadPlan) -> None:
         self.sql = sql  #: the statement that is explained
+        self.is_generic = "generic_plan" in options
         self.is_executed = "analyze" in options
         self.is_verbose = "verbose" in options
         self.oids = oids
@@ -61,10 +62,15 @@ class ExplainRequest:
     async def _plan(self, executor: Executor, bound: Bound) -> tuple[dict[str, Any], bool] | None:
         """The engine's plan, and whether the session lets joins be batched."""
         setting = f"SELECT pg_catalog.current_setting('{BATCHED_JOINS_PARAMETER}', true) = ANY ('{{off,false,no,0}}')"
-        batch = p.parse(b"", setting.encode()) + p.bind_statement(b"") + p.EXECUTE_UNNAMED
-        sql = f"EXPLAIN (VERBOSE, FORMAT JSON) {self.sql}"
-        batch += p.parse(b"", sql.encode(), self.oids) + p.bind_values(bound.values, bound.formats)
-        answer = await executor.collect(batch + p.EXECUTE_UNNAMED + p.SYNC)
+        if self.is_generic:
+            # Its parameters stay without values, so it can't be bound.
+            batch = p.query(f"{setting}; EXPLAIN (VERBOSE, GENERIC_PLAN, FORMAT JSON) {self.sql}")
+        else:
+            batch = p.parse(b"", setting.encode()) + p.bind_statement(b"") + p.EXECUTE_UNNAMED
+            sql = f"EXPLAIN (VERBOSE, FORMAT JSON) {self.sql}"
+            batch += p.parse(b"", sql.encode(), self.oids) + p.bind_values(bound.values, bound.formats)
+            batch += p.EXECUTE_UNNAMED + p.SYNC
+        answer = await executor.collect(batch)
         if answer.error is not None:
             return None
         document: dict[str, Any] = json.loads(_text(answer.rows[1]))[0]["Plan"]

@@ -31,11 +31,13 @@ _GROWING_NAMES = """
     json_build_object jsonb_build_object json_build_array jsonb_build_array array_to_json jsonb_pretty quote_literal
 """
 _GROWING = frozenset(_GROWING_NAMES.split())
+#: Operators that do.
+_GROWING_OPERATORS = frozenset({"||"})
 
 
 def may_exceed(statement: Statement, bound: Bound, limits: Limits) -> bool:
     """Whether a statement may have written a row that breaks a limit: it was given much, or makes much of little."""
-    if not _GROWING.isdisjoint(statement.functions):
+    if not (_GROWING.isdisjoint(statement.functions) and _GROWING_OPERATORS.isdisjoint(statement.operators)):
         return True
     given = len(statement.text) + sum(len(value) for value in bound.values if value is not None)
     return given > limits.small_row_bytes

@@ -101,6 +101,7 @@ def _statement(parsed: Parsed, sql: str, in_function: bool) -> Statement:
         tag=command_tag(parsed.name, parsed.tree),
         engine_sql=parsed.engine_sql,
         functions=frozenset(facts.functions),
+        operators=frozenset(facts.operators),
         relations=frozenset(facts.relations),
         targets=frozenset(facts.targets),
         locking=facts.locking,

@@ -29,6 +29,7 @@ class Facts:
 
     def __init__(self) -> None:
         self.functions: set[str] = set()
+        self.operators: set[str] = set()
         self.relations: set[RelationName] = set()
         self.targets: set[RelationName] = set()
         self.refusals: list[Refusal] = []
@@ -145,6 +146,10 @@ def _visit_type(facts: Facts, node: Node) -> None:
     facts.refuse(datatypes.refuse_in_query(node))
 
 
+def _visit_expression(facts: Facts, node: Node) -> None:
+    facts.operators.update(strings(node.get("name"))[-1:])
+
+
 def _visit_constant(facts: Facts, node: Node) -> None:
     if "bsval" in node:
         facts.refuse(Refusal("0A000", "datatype bit not supported"))
@@ -173,6 +178,7 @@ _VISITORS = {
     "argType": _visit_type,
     "returnType": _visit_type,
     "A_Const": _visit_constant,
+    "A_Expr": _visit_expression,
     "ParamRef": _visit_parameter,
     "RangeTableSample": _visit_sample,
     "intoClause": _visit_into,

@@ -167,6 +167,7 @@ class Statement:
     returning: bool = False  #: INSERT, UPDATE or DELETE … RETURNING at the top
     returns_rows: bool = False
     functions: frozenset[str] = frozenset()  #: "name", or "schema.name" unless the schema is pg_catalog
+    operators: frozenset[str] = frozenset()  #: without their schemas
     relations: frozenset[RelationName] = frozenset()  #: every table, view or sequence named, no CTE names
     targets: frozenset[RelationName] = frozenset()  #: the relations that it inserts into, updates or deletes from
     parameters: int = 0  #: the highest $n
