@@ -6,6 +6,7 @@ Nothing here protects anything: privileges do. It spares clients and their tools
 from __future__ import annotations
 
 from dsql_server.catalog.answers import INDEX_METHOD
+from dsql_server.catalog.sys_schema import TLS_PARAMETER
 from dsql_server.statements.dump import DUMP_APPLICATION
 from dsql_server.statements.settings import OWN_TABLES_PREFIX
 
@@ -68,6 +69,14 @@ _BUILT_IN_FOR_DUMPS = (
     ),
 )
 
+#: TLS ends at the front end; the engine's own connection has none.
+_STAT_SSL = (
+    "CREATE OR REPLACE VIEW pg_catalog.pg_stat_ssl AS SELECT pg_catalog.pg_backend_pid() AS pid, true AS ssl, "
+    "t.parts[1] AS version, t.parts[2] AS cipher, t.parts[3]::int AS bits, NULL::text AS client_dn, "
+    "NULL::numeric AS client_serial, NULL::text AS issuer_dn FROM (SELECT pg_catalog.string_to_array("
+    f"NULLIF(pg_catalog.current_setting('{TLS_PARAMETER}', true), ''), ' ') AS parts) t"
+)
+
 #: Run as the superuser while system tables may be changed. The superuser itself still sees everything.
 CONCEALMENT_SQL = (
     # One database is all that there is; the engine keeps one for each query processor. The engine itself finds the
@@ -103,6 +112,9 @@ CONCEALMENT_SQL = (
         f"WHERE {_DUMPING}",
     ),
     *_BUILT_IN_FOR_DUMPS,
+    _filtered("pg_available_extensions", "false"),
+    _filtered("pg_available_extension_versions", "false"),
+    _STAT_SSL,
     _filtered("pg_stat_database", "datname = 'postgres'"),
     _filtered("pg_roles", f"rolname NOT IN {_ROLES} OR {_DUMPING}"),
     _filtered("pg_shadow", f"usename NOT IN {_ROLES}"),

@@ -20,6 +20,7 @@ MAPPINGS_TABLE = f"{OWN_TABLES_PREFIX}iam_pg_role_mappings"
 SESSION_ID_PARAMETER = "dsqlkit.session_id"
 IAM_USER_PARAMETER = "dsqlkit.iam_session_user"
 CLUSTER_SIZE_PARAMETER = "dsqlkit.cluster_size"
+TLS_PARAMETER = "dsqlkit.tls"  #: protocol, cipher and its bits, with a blank in between
 
 #: Aurora DSQL's default limit on a cluster's storage, in bytes.
 CLUSTER_SIZE_LIMIT_BYTES = 10 * 1024**4

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Collection
 
 from dsql_server.catalog.answers import SERVER_VERSION
-from dsql_server.catalog.sys_schema import CLUSTER_SIZE_PARAMETER, IAM_USER_PARAMETER, SESSION_ID_PARAMETER
+from dsql_server.catalog.sys_schema import CLUSTER_SIZE_PARAMETER, IAM_USER_PARAMETER, SESSION_ID_PARAMETER, TLS_PARAMETER
 from dsql_server.frontend.connection_rate import ConnectionRate
 from dsql_server.frontend.session import Session
 from dsql_server.frontend.session_settings import needs_lookup, reported
@@ -75,6 +75,8 @@ class ClientConnection:
         self._principal_arn = ""
         self._settings: dict[str, str] = {}
         self._sni = server_name(client)
+        cipher, _, bits = client.cipher() or ("", "", 0)
+        self._tls = f"{client.version()} {cipher} {bits}"
         loop = asyncio.get_running_loop()
         self._expiry: asyncio.TimerHandle | None = loop.call_later(STARTUP_TIMEOUT_S, self.shut_down)
         self._transport = TlsTransport(loop, client, self)
@@ -218,11 +220,12 @@ class ClientConnection:
         return trusts(self._user, principal.principal_arn, principal.stands_for_any, path.storage, path.begin())
 
     def _own_settings(self) -> dict[str, str]:
-        """What functions of the schema ``sys`` tell of the session."""
+        """What catalogs and functions of the schema ``sys`` tell of the session."""
         return {
             SESSION_ID_PARAMETER: new_identifier(),
             IAM_USER_PARAMETER: self._principal_arn,
             CLUSTER_SIZE_PARAMETER: str(self._services.cluster_size()),
+            TLS_PARAMETER: self._tls,
         }
 
     def _welcome(self, settings: dict[str, str]) -> None:
