@@ -138,6 +138,17 @@ JOBS = [
         says("SELECT indisvalid FROM pg_index WHERE indexrelid = 'built_v'::regclass", rows("t")),
     ),
     fact(
+        "analyze",
+        "ANALYZE is a job of its table",
+        says("CREATE TABLE counted (id int PRIMARY KEY)", "CREATE TABLE"),
+        says("ANALYZE counted", "ANALYZE"),
+        says(
+            "SELECT status, details, class_id, object_id = 'counted'::regclass, length(job_id) FROM sys.jobs "
+            "WHERE job_type = 'ANALYZE' AND object_name = 'public.counted'",
+            rows(("completed", None, "1259", "t", "26")),
+        ),
+    ),
+    fact(
         "failed-unique-build",
         "duplicates fail the build of a unique index; it stays invalid, and enforces, until it is dropped",
         says("CREATE TABLE doubled (id int PRIMARY KEY, v int)", "CREATE TABLE"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
-from dsql_server.catalog.state import quote_identifier
+from dsql_server.catalog.state import quote_identifier, quote_literal
 from dsql_server.frontend.planning import Planning
 from dsql_server.frontend.statements import READ_ONLY_PARAMETER, READ_ONLY_PARAMETERS
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE
@@ -173,18 +173,29 @@ class Steering(Planning):
         self._out.append(p.command_complete("CALL"))
 
     async def _analyze(self, statement: Statement) -> None:
-        """Nothing is left to do: storage counts as it goes. But what is named must be there."""
+        """Nothing is left to do but to note it as a job. What is named must be there."""
         if self._block == BLOCK:
             raise SqlError("25001", "ANALYZE cannot run inside a transaction block")
-        for schema, name in statement.relations:
-            executor = await self._current_executor()
-            qualified = quote_identifier(name) if schema is None else ".".join(map(quote_identifier, (schema, name)))
-            literal = qualified.replace("'", "''")
-            answer = await executor.collect(p.query(f"SELECT '{literal}'::pg_catalog.regclass"))
-            if answer.error is not None:
-                fields = p.error_fields(answer.error)
-                raise SqlError(fields["C"], fields["M"])
+        tables = self.services.catalog.state.by_name
+        named = [tables.get(await self._look_up(schema, name)) for schema, name in statement.relations]
+        analyzed = [t for t in (named if statement.relations else tables.values()) if t is not None]
+        await self.services.jobs.note_analyzed([table for table in analyzed if not table.is_system])
         self._out.append(p.command_complete(statement.tag))
+
+    async def _look_up(self, schema: str | None, name: str) -> tuple[str, str]:
+        """Schema and name of the relation that the session finds by this name. Raises SqlError."""
+        executor = await self._current_executor()
+        qualified = quote_identifier(name) if schema is None else ".".join(map(quote_identifier, (schema, name)))
+        query = (
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
+            f"ON n.oid = c.relnamespace WHERE c.oid = {quote_literal(qualified)}::pg_catalog.regclass"
+        )
+        answer = await executor.collect(p.query(query))
+        if answer.error is not None:
+            fields = p.error_fields(answer.error)
+            raise SqlError(fields["C"], fields["M"])
+        found_schema, found = ((field or b"").decode() for field in p.data_row_fields(answer.rows[0][0]))
+        return found_schema, found
 
     async def _refused_by_engine(self, statement: Statement) -> SqlError:
         """Why a CALL can't be: there is no procedure but one."""

@@ -23,6 +23,7 @@ class JobType(str, Enum):
     """As ``sys.jobs`` names it."""
 
     INDEX_BUILD = "INDEX_BUILD"
+    ANALYZE = "ANALYZE"
     VALIDATE_CONSTRAINT = "VALIDATE_CONSTRAINT"
     DROP = "DROP"
 

@@ -115,6 +115,17 @@ class JobManager:
             constraint,
         )
 
+    async def note_analyzed(self, tables: Sequence[Table]) -> None:
+        """The jobs of ANALYZE, which are done as soon as they are there: storage counts as it goes."""
+        now_us = self._now_us()
+        rows = []
+        for table in tables:
+            name = f"{table.schema}.{table.name}"
+            job = Job(new_identifier(), JobType.ANALYZE, now_us, table.relation_id, table.relation_id, name)
+            rows.append(job.row(JobStatus.COMPLETED, now_us))
+        if rows:
+            await self._write(*rows, *self._expired())
+
     def _expired(self) -> list[Mutation]:
         """Deletes the rows of jobs that were finished long ago."""
         before_us = self._now_us() - FINISHED_JOB_AGE_MAX_S * _US
