@@ -91,6 +91,12 @@ def test_what_a_mapping_tells(admin: Connection) -> None:
         ),
         ("arn-form", "AWS IAM GRANT fact_login TO 'app'", None, "IAM role must look like an IAM ARN"),
         ("not-admin", f"AWS IAM GRANT admin TO '{ROLE_ARN}'", None, "Role admin not supported"),
+        (
+            "predefined-role",
+            f"AWS IAM GRANT pg_read_all_data TO '{ROLE_ARN}'",
+            "0A000",
+            "cannot establish trust with role",
+        ),
         ("unknown-role", f"AWS IAM GRANT fact_missing TO '{ROLE_ARN}'", "42704", 'role "fact_missing" does not exist'),
         (
             "drop-mapped",

@@ -194,3 +194,11 @@ def test_a_long_batch_without_sync_is_worked_off(cluster: LocalCluster, client: 
         answer = client.exchange((bind([value], name="s") + execute()) * 10_000 + SYNC)
     assert kinds(answer) == "2DC" * 10_000 + "Z"
     assert watch.growth_bytes < GROWTH_MAX_BYTES
+
+
+def test_a_message_above_10_mib_ends_the_connection(dsql_cluster: LocalCluster) -> None:
+    """The length alone does: nobody has to send so much to be told."""
+    with connect(dsql_cluster) as client:
+        client.send(b"Q" + (10 * MIB + 5).to_bytes(4, "big"))
+        error = error_of(client.rest())
+        assert (error["S"], error["C"], error["M"]) == ("FATAL", "08P01", "invalid message length")

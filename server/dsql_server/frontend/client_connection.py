@@ -8,7 +8,12 @@ import ssl
 from collections.abc import Callable, Collection
 
 from dsql_server.catalog.answers import SERVER_VERSION
-from dsql_server.catalog.sys_schema import CLUSTER_SIZE_PARAMETER, IAM_USER_PARAMETER, SESSION_ID_PARAMETER, TLS_PARAMETER
+from dsql_server.catalog.sys_schema import (
+    CLUSTER_SIZE_PARAMETER,
+    IAM_USER_PARAMETER,
+    SESSION_ID_PARAMETER,
+    TLS_PARAMETER,
+)
 from dsql_server.frontend.connection_rate import ConnectionRate
 from dsql_server.frontend.session import Session
 from dsql_server.frontend.session_settings import needs_lookup, reported

@@ -17,7 +17,7 @@ from dsql_server.encoding.keys import KeyEncoder, prefix, prefix_end
 from dsql_server.interfaces.commit_path import ScanRequest
 from dsql_server.interfaces.messages import Claim, LockMode, Mutation, Timestamp
 from dsql_server.jobs.engine_checks import holds_unique_index
-from dsql_server.jobs.job import Job, JobStatus
+from dsql_server.jobs.job import SKIPPED_INDEX_DETAIL, SKIPPED_TABLE_DETAIL, Job, JobStatus
 from dsql_server.jobs.transactions import JobTransactions, Writes
 from dsql_server.processor.ddl import index_validity_sql
 from dsql_server.processor.pool import ProcessorPool
@@ -28,8 +28,6 @@ BUILD_BATCH_ROWS = 1000
 
 #: As Aurora DSQL words it.
 DUPLICATE_KEY_DETAIL = "Found duplicate key while validating index for UCVs"
-#: The index was dropped while it was built.
-SKIPPED_DETAIL = "Skipped job for nonexistent index."
 
 
 def find_index(state: CatalogState, table_id: int, index_id: int) -> tuple[Table, Index] | None:
@@ -53,11 +51,16 @@ class IndexBuild:
     def _find(self) -> tuple[Table, Index] | None:
         return find_index(self._transactions.catalog.state, self._job.table_id, self._job.object_id)
 
+    def _skipped(self) -> str:
+        """The index was dropped before it was built, alone or with its table."""
+        has_table = self._job.table_id in self._transactions.catalog.state.tables
+        return SKIPPED_INDEX_DETAIL if has_table else SKIPPED_TABLE_DETAIL
+
     async def run(self, completed: Mutation) -> tuple[JobStatus, str | None]:
         """``completed`` is the job's row, committed with the catalog change that makes the index valid."""
         found = self._find()
         if found is None:
-            return JobStatus.COMPLETED, SKIPPED_DETAIL if self._job.object_id else None
+            return JobStatus.COMPLETED, self._skipped() if self._job.object_id else None
         if found[1].plain:
             return await self._build_plain(completed)
         return await self._check_computed(completed)
@@ -88,7 +91,7 @@ class IndexBuild:
         for kept in (False, True):
             found = self._find()
             if found is None:
-                return JobStatus.COMPLETED, SKIPPED_DETAIL
+                return JobStatus.COMPLETED, self._skipped()
             table, index = found
             if not index.unique:
                 break
@@ -104,7 +107,7 @@ class IndexBuild:
 
     async def _finish(self, completed: Mutation) -> tuple[JobStatus, str | None]:
         valid = await self._transactions.change_catalog(self._change(valid=True, ready=True), Writes((), (completed,)))
-        return JobStatus.COMPLETED, None if valid else SKIPPED_DETAIL
+        return JobStatus.COMPLETED, None if valid else self._skipped()
 
     def _change(self, valid: bool, ready: bool) -> Callable[[CatalogState], CatalogChange | None]:
         def change(state: CatalogState) -> CatalogChange | None:

@@ -35,6 +35,10 @@ class JobStatus(str, Enum):
     FAILED = "failed"
 
 
+#: Details of a job that came too late, as Aurora DSQL words the first.
+SKIPPED_TABLE_DETAIL = "Skipped job for nonexistent table."
+SKIPPED_INDEX_DETAIL = "Skipped job for nonexistent index."
+
 FINISHED = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})
 
 

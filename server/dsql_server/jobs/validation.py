@@ -8,12 +8,9 @@ from dsql_server.catalog.changes import CatalogChange
 from dsql_server.catalog.state import CatalogState, quote_identifier
 from dsql_server.interfaces.messages import Mutation
 from dsql_server.jobs.engine_checks import violation
-from dsql_server.jobs.job import Job, JobStatus
+from dsql_server.jobs.job import SKIPPED_TABLE_DETAIL, Job, JobStatus
 from dsql_server.jobs.transactions import JobTransactions, Writes
 from dsql_server.processor.pool import ProcessorPool
-
-#: The table is gone, as Aurora DSQL words it.
-SKIPPED_DETAIL = "Skipped job for nonexistent table."
 
 
 async def validate(
@@ -26,7 +23,7 @@ async def validate(
     state = transactions.catalog.state
     table = state.tables.get(job.table_id)
     if table is None:
-        return JobStatus.COMPLETED, SKIPPED_DETAIL
+        return JobStatus.COMPLETED, SKIPPED_TABLE_DETAIL
     storage = transactions.path.storage
     with transactions.snapshot() as t:
         refused = await violation(pool, storage, state.tables, table, job.constraint, t)

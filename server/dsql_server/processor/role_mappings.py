@@ -20,6 +20,8 @@ from dsql_server.statements import Statement
 
 _ARN = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::\d{12}:[a-z-]+(?:/[\w+=,.@/-]+|)")
 _ASSUMED_ROLE = re.compile(r"(arn:aws[a-z-]*:)sts::(\d{12}):assumed-role/([\w+=,.@-]+)/.*")
+#: PostgreSQL's own roles have names that begin so.
+_PREDEFINED_PREFIX = "pg_"
 _U32 = Struct("!I")
 _ARN_FIELD, _ROLE_FIELD = 1, 3
 _KEY = KeyEncoder(IAM_MAPPINGS_RELATION_ID, [(_ROLE_FIELD, oids.TEXT), (_ARN_FIELD, oids.TEXT)])
@@ -48,6 +50,8 @@ async def change_mappings(executor: Executor, statement: Statement) -> tuple[lis
             raise SqlError("0A000", f"Role {role} not supported")
         if role not in known:
             raise SqlError("42704", f'role "{role}" does not exist')
+        if role.startswith(_PREDEFINED_PREFIX):
+            raise SqlError("0A000", "cannot establish trust with role", detail=f'"{role}" is predefined.')
         role_oid, can_log_in = known[role]
         if mapping.grant and not can_log_in:
             raise SqlError("0A000", f"role {role} must have the LOGIN attribute")
