@@ -273,7 +273,10 @@ class RawClient:
 
 
 def tcp(cluster: LocalCluster) -> socket.socket:
-    return socket.create_connection((cluster.host, cluster.port), TIMEOUT_S)
+    sock = socket.create_connection((cluster.host, cluster.port), TIMEOUT_S)
+    # As libpq: what follows a handshake doesn't wait 40 ms for the acknowledgement of its end.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def tls_context(cluster: LocalCluster, *, direct: bool = False) -> ssl.SSLContext:
