@@ -1,6 +1,7 @@
 """What point operations cost in small and in large tables: ``python tests/measurements/point_operations.py [ROWS …]``.
 
-For each number of ROWS (1000 and 1,000,000) a table with a secondary index is filled in one and the same cluster. Then
+For each number of ROWS (1000, 100,000 and 10,000,000) a table with a secondary index is filled in one and the same
+cluster; with ``--data-dir`` the tables stay there, and a later run goes on where the last one stopped. Then
 the operations run in turns, some on each table after the other, so that whatever else the machine does meets all alike.
 Prints for each operation on each table the median time and the processor time of the server and its engine, and the
 quotients to those of the first table. Processor time tells growth from a busy machine. Linux only.
@@ -9,9 +10,9 @@ quotients to those of the first table. Processor time tells growth from a busy m
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,11 @@ from connections import descendants
 
 from dsql_server.testing import LocalCluster
 
-ROWS = (1000, 1_000_000)
+ROWS = (1000, 100_000, 10_000_000)
 ROWS_PER_TRANSACTION = 1000  #: each with an index entry
-ROUNDS = 40
+#: Rows between two lines about the progress.
+ROWS_PER_REPORT = 500_000
+ROUNDS = 60
 WARM_UP_ROUNDS = 3
 OPERATIONS_PER_ROUND = 20  #: on one table before the next one's turn
 
@@ -52,27 +55,44 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def fill(connection: Connection, rows: int) -> str:
-    """Make a table of so many rows; returns its name."""
+    """Make a table of so many rows, or what is missing of it; returns its name."""
     table = f"table_of_{rows}"
-    connection.execute(f"CREATE TABLE {table} (id bigint PRIMARY KEY, code bigint, note text)")
-    job = connection.execute(f"CREATE INDEX ASYNC ON {table} (code)").fetchone()
-    connection.execute("CALL sys.wait_for_job(%s)", [job[0] if job else None])
-    for first in range(1, rows + 1, ROWS_PER_TRANSACTION):
+    try:
+        found = connection.execute(f"SELECT max(id) FROM {table} WHERE id <= {rows}").fetchone()
+    except psycopg.errors.UndefinedTable:
+        found = None
+        connection.execute(f"CREATE TABLE {table} (id bigint PRIMARY KEY, code bigint, note text)")
+        job = connection.execute(f"CREATE INDEX ASYNC ON {table} (code)").fetchone()
+        connection.execute("CALL sys.wait_for_job(%s)", [job[0] if job else None])
+    began = time.perf_counter()
+    filled = (found and found[0]) or 0
+    for first in range(filled + 1, rows + 1, ROWS_PER_TRANSACTION):
         last = min(first + ROWS_PER_TRANSACTION - 1, rows)
         connection.execute(
             f"INSERT INTO {table} SELECT i, i * 7, 'note ' || i FROM generate_series(%s::bigint, %s::bigint) i",
             [first, last],
         )
+        if last % ROWS_PER_REPORT == 0 or last == rows:
+            rate = (last - filled) / (time.perf_counter() - began)
+            print(f"{table}: {last:,} rows, {rate:,.0f} rows/s", file=sys.stderr)
+    # What earlier runs inserted and didn't delete any more.
+    connection.execute(f"DELETE FROM {table} WHERE id > {rows}")
     return table
 
 
+def read_once(directory: Path) -> None:
+    """Have the system keep the data in its memory: what the disk takes doesn't depend on the number of rows."""
+    for path in directory.glob("storage/**/*.sst"):
+        path.read_bytes()
+
+
 def processor_seconds(pids: list[int]) -> float:
-    """What the processes have used so far, in user and kernel mode."""
-    ticks = 0
+    """What the threads of the processes have used so far; to the nanosecond."""
+    used_ns = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        for times in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            used_ns += int(times.read_text().split()[0])
+    return used_ns / 1e9
 
 
 class Times:
@@ -98,7 +118,9 @@ def measure(connection: Connection, pids: list[int], tables: dict[int, str]) -> 
     took = {name: [Times() for _ in tables] for name in OPERATIONS}
     for number in range(WARM_UP_ROUNDS + ROUNDS):
         for name, operation in OPERATIONS.items():
-            for times, (rows, table) in zip(took[name], tables.items(), strict=True):
+            turns = list(zip(took[name], tables.items(), strict=True))
+            rng.shuffle(turns)
+            for times, (rows, table) in turns:
                 used = processor_seconds(pids)
                 for turn in range(OPERATIONS_PER_ROUND):
                     key, fresh = rng.randint(1, rows), rows + 1 + number * OPERATIONS_PER_ROUND + turn
@@ -114,8 +136,12 @@ def measure(connection: Connection, pids: list[int], tables: dict[int, str]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=int, nargs="*", default=list(ROWS))
-    counts = parser.parse_args().rows
-    with LocalCluster() as cluster, cluster.connect(autocommit=True) as connection:
+    parser.add_argument("--data-dir", help="keep the tables there, and find them there")
+    arguments = parser.parse_args()
+    counts: list[int] = arguments.rows
+    if arguments.data_dir:
+        read_once(Path(arguments.data_dir))
+    with LocalCluster(data_dir=arguments.data_dir) as cluster, cluster.connect(autocommit=True) as connection:
         tables = {rows: fill(connection, rows) for rows in counts}
         took = measure(connection, descendants(cluster.pid), tables)
     print(f"{'':>10}" + "".join(f"{rows:>19} rows" for rows in counts) + f"{'quotients':>22}")

@@ -17,10 +17,10 @@ from dsql_server.encoding import keys, numeric, rows
 from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanRequest
 from dsql_server.interfaces.messages import Mutation
-from dsql_server.storage import aggregation
+from dsql_server.storage import aggregation, entries
 from dsql_server.storage.aggregates import PartialAggregates
 from dsql_server.storage.column_cache import UNUSED_REQUESTS_MIN, Block, BlockCache
-from dsql_server.storage.columns import RowBatch
+from dsql_server.storage.columns import PADDING, RowBatch
 from dsql_server.storage.node import StorageNode
 
 T = 1_790_000_000_000_000_000
@@ -131,7 +131,7 @@ def test_columns_say_what_rows_say(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
         patch.setattr(aggregation, "CACHED_ROWS_MIN", 0)
-        patch.setattr(aggregation, "FIRST_ENTRIES", 1)
+        patch.setattr(entries, "PIECE_ENTRIES", max(1, piece // 2))
         found = [node.aggregate(request, AGGREGATES) for _ in range(2)]  # the second time out of the cache
     assert [repr(one) for one in found] == 2 * [repr(expected.results())]
 
@@ -155,7 +155,7 @@ def test_blocks_are_kept_until_they_change(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
         patch.setattr(aggregation, "CACHED_ROWS_MIN", 0)
-        patch.setattr(aggregation, "FIRST_ENTRIES", 1)
+        patch.setattr(entries, "PIECE_ENTRIES", max(1, piece // 2))
         for version in range(VERSIONS_MAX + 1):
             mutations = {key(name): None if row is None else packed(row) for name, row, at in history if at == version}
             if mutations:
@@ -171,7 +171,7 @@ def test_blocks_are_kept_until_they_change(
 def cached_block(number: int) -> Block:
     row = bytes([1]) + packed((number, None, None, None, None, 1))
     name = b"%d" % number
-    return Block(name, name + b"\xff", T, RowBatch([row] * 40, np.arange(40), 1))
+    return Block(name, name + b"\xff", T, RowBatch(row * 40 + PADDING, [len(row)] * 40, np.arange(40), 1))
 
 
 def test_a_full_cache_keeps_what_is_used() -> None:
@@ -214,7 +214,7 @@ def test_an_aggregate_lets_others_work_in_between(node: StorageNode, monkeypatch
     row = packed((1, None, None, None, None, 1))
     node.apply_batch([(T, [Mutation(keys.literal_key(relation, bytes([n])), row) for n in range(200)])], {})
     monkeypatch.setattr(aggregation, "BLOCK_ENTRIES", 4)
-    monkeypatch.setattr(aggregation, "FIRST_ENTRIES", 4)
+    monkeypatch.setattr(entries, "PIECE_ENTRIES", 4)
     request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T)
     steps = node.aggregate_steps(request, (Aggregate("sum", 0, oid.INT8),))
     assert 40 < len(list(steps)) < 80

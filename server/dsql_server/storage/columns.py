@@ -19,39 +19,46 @@ Flags = NDArray[np.bool_]
 VERSION_BYTES = 8
 _COUNT_BYTES = 2  #: int16 number of fields
 _LENGTH_BYTES = 4  #: int32 in front of each field
-#: Behind the last row, so that a read of the widest number may begin at any byte of a row.
-_PADDING = bytes(16)
+#: Behind the last row of a batch, so that a read of the widest number may begin at any byte of a row.
+PADDING = bytes(16)
 _NULL_LENGTH = -1
 
 
-def visible_places(physical: Sequence[bytes], newest: bytes) -> tuple[Integers, int | None]:
+def visible_places(keys: bytes, lengths: Sequence[int], newest: bytes) -> tuple[Integers, int | None]:
     """The places of the visible version of each key, tombstones among them, among all versions of some keys in order.
 
-    ``newest`` is the inverted timestamp of the snapshot: versions with smaller ones were committed after it. Of those,
-    the second value is the greatest: the first change behind the snapshot; None where there is none.
+    ``keys`` are the physical keys, one behind the other, ``lengths`` those of each. ``newest`` is the inverted
+    timestamp of the snapshot: versions with smaller ones were committed after it. Of those, the second value is the
+    greatest: the first change behind the snapshot; None where there is none.
     """
-    if not physical:
+    if not lengths:
         return np.empty(0, np.int64), None
-    width = len(physical[0])
-    if set(map(len, physical)) != {width}:
-        return _visible_of_any_width(physical, newest)
-    table = np.frombuffer(b"".join(physical), np.uint8).reshape(len(physical), width)
+    width = lengths[0]
+    if lengths.count(width) != len(lengths):
+        return _visible_of_any_width(keys, lengths, newest)
+    table = np.frombuffer(keys, np.uint8).reshape(len(lengths), width)
     versions = np.ascontiguousarray(table[:, width - VERSION_BYTES :]).view(">u8").ravel()
     is_candidate = versions >= np.uint64(int.from_bytes(newest, "big"))
-    candidates = np.flatnonzero(is_candidate)
-    later = None if len(candidates) == len(physical) else int(versions[~is_candidate].max())
-    keys = np.ascontiguousarray(table[candidates, : width - VERSION_BYTES]).view(f"V{width - VERSION_BYTES}").ravel()
+    later: int | None = None
+    candidates: Integers = np.arange(len(lengths))
+    if not is_candidate.all():
+        later = int(versions[~is_candidate].max())
+        candidates = np.flatnonzero(is_candidate)
+        table = table[candidates]
+    logical = np.ascontiguousarray(table[:, : width - VERSION_BYTES]).view(f"V{width - VERSION_BYTES}").ravel()
     is_first = np.ones(len(candidates), np.bool_)
-    is_first[1:] = keys[1:] != keys[:-1]
+    is_first[1:] = logical[1:] != logical[:-1]
     return candidates[is_first], later
 
 
-def _visible_of_any_width(physical: Sequence[bytes], newest: bytes) -> tuple[Integers, int | None]:
+def _visible_of_any_width(keys: bytes, lengths: Sequence[int], newest: bytes) -> tuple[Integers, int | None]:
     last: bytes | None = None
     found: list[int] = []
     later = b""
-    for place, versioned in enumerate(physical):
-        key, version = versioned[:-VERSION_BYTES], versioned[-VERSION_BYTES:]
+    end = 0
+    for place, length in enumerate(lengths):
+        begin, end = end, end + length
+        key, version = keys[begin : end - VERSION_BYTES], keys[end - VERSION_BYTES : end]
         if version < newest:
             later = max(later, version)
         elif key != last:
@@ -100,12 +107,15 @@ class Column:
 
 
 class RowBatch:
-    """Rows out of stored values; each value is one tag byte and the row."""
+    """Rows out of stored values; each value is one tag byte and the row.
 
-    def __init__(self, stored: Sequence[bytes], places: Integers, row_tag: int) -> None:
-        self.buffer = b"".join(stored) + _PADDING
-        self.bytes = np.frombuffer(self.buffer, np.uint8)
-        sizes = np.fromiter(map(len, stored), np.int64, len(stored))
+    ``buffer`` has the values one behind the other and ``PADDING`` at its end; ``places`` says which ones to take.
+    """
+
+    def __init__(self, buffer: bytes, lengths: Sequence[int], places: Integers, row_tag: int) -> None:
+        self.buffer = buffer
+        self.bytes = np.frombuffer(buffer, np.uint8)
+        sizes = np.array(lengths, np.int64)
         ends = np.cumsum(sizes)
         tags = (ends - sizes)[places]
         is_row = self.bytes[tags] == row_tag

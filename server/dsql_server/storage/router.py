@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
@@ -93,48 +93,49 @@ class StorageRouter:
                 values[at] = value
         return values
 
-    def _pieces(self, request: ScanRequest) -> list[tuple[StorageNode, ScanRequest]]:
-        """The request cut into one part for each run of shards on the same node, in key order."""
+    def _pieces(self, request: ScanRequest) -> Iterator[tuple[StorageNode, ScanRequest]]:
+        """The request cut into one part for each run of shards on the same node, in the request's order.
+
+        The map must not change meanwhile. A table may have thousands of shards: who has enough stops asking.
+        """
         start, end = request.start, request.end
         prefix = start[:RELATION_PREFIX_BYTES]
         if prefix not in self._relations and len(prefix) == RELATION_PREFIX_BYTES and prefix < _END_OF_KEYS:
             self._map.add_relation(prefix)
-        shards = self._shards
+        shards, starts = self._shards, self._starts
         indexes = self._map.indexes_of(start, end)
         if len(indexes) <= 1:
-            return [(self.nodes[shards[indexes.start].node], request)]
-        cuts: list[tuple[int, bytes]] = []
-        for index in indexes:
-            if not cuts or cuts[-1][0] != shards[index].node:
-                cuts.append((shards[index].node, shards[index].start if cuts else start))
-        ends = [cut_start for _, cut_start in cuts[1:]] + [end]
-        conditions = request[2:]
-        return [
-            (self.nodes[node], ScanRequest(cut_start, cut_end, *conditions))
-            for (node, cut_start), cut_end in zip(cuts, ends, strict=True)
-        ]
+            yield self.nodes[shards[indexes.start].node], request
+            return
+        step = -1 if request.reverse else 1
+        at = indexes[-1] if request.reverse else indexes[0]
+        while at in indexes:
+            node, first = shards[at].node, at
+            while at + step in indexes and shards[at + step].node == node:
+                at += step
+            lowest, highest = min(first, at), max(first, at)
+            piece_start = start if lowest == indexes[0] else starts[lowest]
+            piece_end = end if highest == indexes[-1] else starts[highest + 1]
+            yield self.nodes[node], request._replace(start=piece_start, end=piece_end)
+            at += step
 
     def scan(self, request: ScanRequest) -> ScanResult:
         """Rows with start <= key < end as of t over all shards, in key order or in reverse. Raises SnapshotTooOld."""
         if request.start >= request.end:
             return ScanResult([], 0, 0)
-        pieces = self._pieces(request)
-        if len(pieces) == 1:
-            node, piece = pieces[0]
-            return node.scan(piece)
-        if request.reverse:
-            pieces.reverse()
+        limit = request.limit
         rows: list[tuple[bytes, bytes]] = []
         examined = filtered = 0
-        for node, piece in pieces:
-            if request.limit is not None:
-                if len(rows) >= request.limit:
-                    break
-                piece = piece._replace(limit=request.limit - len(rows))
-            part = node.scan(piece)
-            rows += part.rows
+        for node, piece in self._pieces(request):
+            part = node.scan(piece if limit is None else piece._replace(limit=limit - len(rows)))
+            if rows:
+                rows += part.rows
+            else:
+                rows = part.rows
             examined += part.examined
             filtered += part.filtered
+            if limit is not None and len(rows) >= limit:
+                break
         return ScanResult(rows, examined, filtered)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
@@ -146,7 +147,7 @@ class StorageRouter:
         if request.start >= request.end:
             return combine(aggregates, [])
         partials = []
-        for node, piece in self._pieces(request):
+        for node, piece in list(self._pieces(request)):  # a step later the map may be another
             partials.append((yield from node.aggregate_steps(piece, aggregates)))
         return partials[0] if len(partials) == 1 else combine(aggregates, partials)
 

@@ -1,0 +1,112 @@
+"""Entries of a database, read many at a time and joined to few buffers while the processor has them in its cache."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from dsql_server.storage import rocks
+
+VERSION_BYTES = 8
+#: Entries that are fetched before they are joined.
+PIECE_ENTRIES = 512
+
+
+class Run:
+    """Some entries in order: physical keys and stored values, joined, with the length of each."""
+
+    __slots__ = ("_keys", "_values", "key_lengths", "value_lengths")
+
+    def __init__(self) -> None:
+        self._keys: list[bytes] = []
+        self._values: list[bytes] = []
+        self.key_lengths: list[int] = []
+        self.value_lengths: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.key_lengths)
+
+    def add(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Take in further entries."""
+        self._keys.append(b"".join(keys))
+        self._values.append(b"".join(values))
+        self.key_lengths += map(len, keys)
+        self.value_lengths += map(len, values)
+
+    @property
+    def keys(self) -> bytes:
+        """All physical keys, one behind the other."""
+        return b"".join(self._keys)
+
+    def values(self, padding: bytes) -> bytes:
+        """All values, one behind the other, and the padding behind them."""
+        return b"".join((*self._values, padding))
+
+
+class Entries:
+    """A database's entries in order: goes on where it stopped, and looks anew once somebody has written."""
+
+    def __init__(self, database: rocks.Database) -> None:
+        self._database = database
+        self._iterator: Iterator[tuple[bytes, bytes]] = iter(())
+        self._sequence: int | None = None  #: the database's last write that the iterator sees
+        self._position = b""
+        #: Fetched, but behind what was taken.
+        self._keys: Sequence[bytes] = ()
+        self._values: Sequence[bytes] = ()
+
+    def take(self, start: bytes, limit: bytes, entries_max: int | None) -> tuple[Run, bytes]:
+        """The entries of start <= key < end, and that end.
+
+        It is ``limit``, or where ``entries_max`` are reached: in front of a key, which is never cut in two.
+        """
+        self._seek(start)
+        run = Run()
+        while self._keys or self._fetch():
+            cut, end = self._cut(start, limit, None if entries_max is None else entries_max - len(run))
+            first = 0
+            # A key that the start prolongs: its versions may sort behind the start.
+            while first < cut and self._keys[first][:-VERSION_BYTES] < start:
+                first += 1
+            run.add(self._keys[first:cut], self._values[first:cut])
+            self._keys, self._values = self._keys[cut:], self._values[cut:]
+            if end is not None:
+                break
+        else:
+            end = limit
+        self._position = end
+        return run, end
+
+    def _cut(self, start: bytes, limit: bytes, entries_max: int | None) -> tuple[int, bytes | None]:
+        """How many of the fetched entries to take; and where the run ends, if it ends with them."""
+        keys = self._keys
+        last = keys[-1][:-VERSION_BYTES]
+        if last >= limit:
+            return bisect_left(keys, limit, key=_without_version), limit
+        if entries_max is not None and len(keys) >= entries_max and last > start:
+            # The last key's versions may go on: the next run begins with them, unless this one has got some already.
+            begin_of_last = bisect_left(keys, last, key=_without_version)
+            if begin_of_last:
+                return begin_of_last, last
+        return len(keys), None
+
+    def _seek(self, start: bytes) -> None:
+        sequence = self._database.latest_sequence_number()
+        if start == self._position and sequence == self._sequence:
+            return
+        self._keys, self._values = (), ()
+        self._iterator = self._database.items(False, start, rocks.sweeping_read())
+        self._sequence = sequence
+
+    def _fetch(self) -> bool:
+        """Whether there are further entries."""
+        pairs = list(islice(self._iterator, PIECE_ENTRIES))
+        if not pairs:
+            return False
+        self._keys, self._values = zip(*pairs, strict=True)
+        return True
+
+
+def _without_version(physical: bytes) -> bytes:
+    return physical[:-VERSION_BYTES]
