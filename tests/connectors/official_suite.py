@@ -12,16 +12,23 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
-import venv
 from pathlib import Path
 
 import dsql_connectors
 from dsql_server.testing import LocalCluster
 
+sys.path.append(str(Path(__file__).parent.parent))  # for what this shares with other tests, when run as a program
+from published_package import interpreter, unpack
+
 PACKAGE = "aurora-dsql-python-connector"
 VERSION = "0.2.7"
-TEST_TOOLS = ("pytest", "pytest-asyncio", "boto3", "python-dotenv")
+REQUIREMENTS = (
+    f"{PACKAGE}[psycopg,psycopg2,asyncpg]=={VERSION}",
+    "pytest",
+    "pytest-asyncio",
+    "boto3",
+    "python-dotenv",
+)
 
 #: What an application changes that comes from the official connector. The last one is the name announced to the server.
 OURS = (
@@ -48,28 +55,6 @@ socket.getaddrinfo = _local
 """
 
 
-def unpack(directory: Path) -> Path:
-    """The package's sources under ``directory``, downloaded once."""
-    sources = directory / f"{PACKAGE.replace('-', '_')}-{VERSION}"
-    if not sources.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", PACKAGE]
-        subprocess.run([*pip, f"{PACKAGE}=={VERSION}", "--dest", str(directory)], check=True)
-        with tarfile.open(next(directory.glob("*.tar.gz"))) as archive:
-            archive.extractall(directory)
-    return sources
-
-
-def interpreter(directory: Path) -> Path:
-    """A Python with their package and drivers, made once."""
-    python = directory / "venv" / "bin" / "python"
-    if not python.exists():
-        venv.create(directory / "venv", with_pip=True)
-        requirement = f"{PACKAGE}[psycopg,psycopg2,asyncpg]=={VERSION}"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", requirement, *TEST_TOOLS], check=True)
-    return python
-
-
 def rewritten(sources: Path, target: Path) -> Path:
     """A copy of their integration tests with our imports."""
     for path in (sources / "tests").rglob("*.py"):
@@ -84,8 +69,8 @@ def rewritten(sources: Path, target: Path) -> Path:
 
 def run(directory: Path, whose: str, suite: str, arguments: list[str]) -> int:
     """Run one suite against a cluster of its own."""
-    sources = unpack(directory)
-    python = interpreter(directory)
+    sources = unpack(PACKAGE, VERSION, directory)
+    python = interpreter(directory, REQUIREMENTS)
     where = sources if whose == "theirs" else rewritten(sources, directory / "ours")
     shim = directory / "shim"
     shim.mkdir(exist_ok=True)

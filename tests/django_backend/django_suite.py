@@ -14,7 +14,6 @@ import queue
 import re
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,9 @@ import django
 
 import dsql_dialects
 from dsql_server.testing import LocalCluster
+
+sys.path.append(str(Path(__file__).parent.parent))  # for what this shares with other tests, when run as a program
+from published_package import unpack
 
 LABELS = (
     "schema",
@@ -105,23 +107,6 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def unpack(directory: Path) -> Path:
-    """The ``tests`` folder of the installed Django's source distribution, downloaded once."""
-    version = django.get_version()
-    sources = directory / f"django-{version}"
-    if not sources.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "django"]
-        subprocess.run([*pip, f"django=={version}", "--dest", str(directory)], check=True)
-        archive = next(path for path in directory.glob("*.tar.gz") if version in path.name)
-        with tarfile.open(archive) as members:
-            top = members.getnames()[0].partition("/")[0]
-            members.extractall(directory)
-        if top != sources.name:
-            (directory / top).rename(sources)
-    return sources / "tests"
-
-
 def environment(cluster: LocalCluster, settings: Path) -> dict[str, str]:
     """Of the suite's process: the cluster, and where the backend and the settings lie."""
     roots = Path(dsql_dialects.__file__).parents[2]
@@ -171,7 +156,7 @@ def outcome(label: str, status: int, output: str, seconds: float) -> Outcome:
 
 def run(directory: Path, labels: Sequence[str], jobs: int) -> list[Outcome]:
     """Run the labels, ``jobs`` at a time."""
-    tests = unpack(directory)
+    tests = unpack("django", django.get_version(), directory) / "tests"
     clusters: queue.SimpleQueue[LocalCluster] = queue.SimpleQueue()
     started = [LocalCluster() for _ in range(min(jobs, len(labels)))]
     try:

@@ -11,11 +11,12 @@ import argparse
 import os
 import subprocess
 import sys
-import tarfile
-import venv
 from pathlib import Path
 
 from dsql_server.testing import LocalCluster
+
+sys.path.append(str(Path(__file__).parent.parent))  # for what this shares with other tests, when run as a program
+from published_package import interpreter, unpack
 
 PACKAGE = "aurora-dsql-django"
 VERSION = "0.7.0"
@@ -44,30 +45,9 @@ django.setup()
 """
 
 
-def unpack(directory: Path) -> Path:
-    """The package's sources, downloaded once."""
-    sources = directory / f"{PACKAGE.replace('-', '_')}-{VERSION}"
-    if not sources.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", PACKAGE]
-        subprocess.run([*pip, f"{PACKAGE}=={VERSION}", "--dest", str(directory)], check=True)
-        with tarfile.open(next(directory.glob("*.tar.gz"))) as archive:
-            archive.extractall(directory)
-    return sources
-
-
-def interpreter(directory: Path) -> Path:
-    """A Python with the package and what its tests need, made once."""
-    python = directory / "venv" / "bin" / "python"
-    if not python.exists():
-        venv.create(directory / "venv", with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-    return python
-
-
 def run(directory: Path, arguments: list[str]) -> int:
     """Run both suites against a cluster of their own."""
-    sources, python = unpack(directory), interpreter(directory)
+    sources, python = unpack(PACKAGE, VERSION, directory), interpreter(directory, REQUIREMENTS)
     shim = directory / "shim"
     shim.mkdir(exist_ok=True)
     (shim / "local_settings.py").write_text(SETTINGS)

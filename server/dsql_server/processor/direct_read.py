@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from operator import ge, gt, le, lt
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from pglast.enums import SetOperation
 from dsql_server.catalog.state import Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import value_encoder
+from dsql_server.encoding.orderings import ORDERINGS
 from dsql_server.encoding.output import Output, binary_field, text_field
 from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, check_binary
 from dsql_server.encoding.rows import fields
@@ -33,7 +33,6 @@ from dsql_server.processor.targets import UNKNOWN_MODIFIER, Targets
 DIRECT_ROWS_MAX = 2000
 _SCANS = frozenset({"Index Scan", "Index Only Scan", "Seq Scan"})
 _CONDITIONS = ("Index Cond", "Filter")
-_ORDERINGS: dict[str, Callable[[bytes, bytes], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _TEXTS = TEXTS | {oids.BPCHAR}
 _NULL = b"\xff\xff\xff\xff"
 _DATA_ROW = ord("D")
@@ -186,7 +185,7 @@ def _test(operator: str, encode: Callable[[bytes], bytes], operand: Any) -> Call
     if operator == "in":
         wanted = frozenset(operand)
         return lambda field: field is not None and encode(field) in wanted
-    compare = _ORDERINGS[operator]
+    compare = ORDERINGS[operator]
     return lambda field: field is not None and compare(encode(field), operand)
 
 

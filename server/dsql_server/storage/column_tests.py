@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from dsql_server.encoding import type_oids as oid
+from dsql_server.encoding.orderings import ORDERINGS
 from dsql_server.interfaces.commit_path import Comparison
-from dsql_server.storage.columns import Column, Flags, Integers, RowBatch
+from dsql_server.storage.columns import Column, Flags, RowBatch
 from dsql_server.storage.predicates import RowTest, compile_predicate
 
 _ColumnTest = Callable[[Column], Flags]
@@ -22,15 +22,6 @@ INTEGER_WIDTHS = {
 _TEXTS = frozenset({oid.TEXT, oid.VARCHAR, oid.BYTEA})
 #: Types whose operands are the stored bytes.
 _PLAIN = frozenset({oid.UUID, oid.BOOL})
-
-_ORDERINGS: dict[str, Callable[[Integers, np.int64], Flags]] = {
-    "=": operator.eq,
-    "<>": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 class BatchTest:
@@ -66,7 +57,7 @@ def _column_test(comparison: Comparison) -> _ColumnTest | None:
     if name == "notnull":
         return lambda column: column.present
     width = INTEGER_WIDTHS.get(type_oid)
-    if width is not None and (name in _ORDERINGS or name == "in"):
+    if width is not None and (name in ORDERINGS or name == "in"):
         return _integer_test(name, width, [_integer(operand) for operand in operands])
     if name in ("=", "in") and (type_oid in _PLAIN or type_oid in _TEXTS):
         values = [operand if type_oid in _PLAIN else _without_escapes(operand) for operand in operands]
@@ -87,7 +78,7 @@ def _integer_test(name: str, width: int, operands: list[int]) -> _ColumnTest:
     if name == "in":
         wanted = np.array(operands, np.int64)
         return lambda column: column.present & np.isin(column.integers(width), wanted)
-    compare, operand = _ORDERINGS[name], np.int64(operands[0])
+    compare, operand = ORDERINGS[name], np.int64(operands[0])
     return lambda column: column.present & compare(column.integers(width), operand)
 
 

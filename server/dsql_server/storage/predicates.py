@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from functools import lru_cache
 
 from dsql_server.encoding import type_oids as oid
 from dsql_server.encoding.keys import value_encoder
+from dsql_server.encoding.orderings import ORDERINGS
 from dsql_server.encoding.rows import field_reader, fields_reader
 from dsql_server.interfaces.commit_path import Comparison
 
@@ -15,15 +15,6 @@ RowTest = Callable[[bytes], bool]
 _FieldTest = Callable[["bytes | None"], bool]
 
 PREDICATES_CACHED_MAX = 512
-
-_ORDERINGS: dict[str, Callable[[bytes, bytes], bool]] = {
-    "=": operator.eq,
-    "<>": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 #: Types whose binary form is its own encoding: conditions compare the stored bytes directly.
 _STORED_AS_ENCODED = frozenset({oid.UUID, oid.BOOL, oid.CHAR, oid.OID})
@@ -75,10 +66,10 @@ def _without_escapes(operand: bytes) -> bytes:
 
 
 def _ordering(name: str, operands: tuple[bytes, ...]) -> tuple[Callable[[bytes, bytes], bool], bytes]:
-    compare = _ORDERINGS.get(name)
+    compare = ORDERINGS.get(name)
     if compare is None:
         raise ValueError(
-            f"a pushed-down condition has the unknown operator {name!r}; known: {', '.join(_ORDERINGS)}, in"
+            f"a pushed-down condition has the unknown operator {name!r}; known: {', '.join(ORDERINGS)}, in"
         )
     assert len(operands) == 1, f"operator {name} takes one operand, not {len(operands)}"
     return compare, operands[0]
