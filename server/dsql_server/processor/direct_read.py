@@ -7,6 +7,7 @@ and gave the row description). What it would do from then on is to take the load
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from struct import Struct
 from typing import Any, NamedTuple
@@ -31,14 +32,15 @@ from dsql_server.processor.targets import UNKNOWN_MODIFIER, Targets
 
 #: More rows than this are the engine's, which sends them piece by piece.
 DIRECT_ROWS_MAX = 2000
+#: Rows that a scan keeps as they were sent, and how long, in bytes, those may be.
+SHOWN_ROWS_MAX = 512
+SHOWN_ROW_BYTES_MAX = 1024
 _SCANS = frozenset({"Index Scan", "Index Only Scan", "Seq Scan"})
 _CONDITIONS = ("Index Cond", "Filter")
 _TEXTS = TEXTS | {oids.BPCHAR}
 _NULL = b"\xff\xff\xff\xff"
 _DATA_ROW = ord("D")
 _pack_head = Struct(">Bih").pack
-
-_Fields = list["bytes | None"]
 
 
 class Column(NamedTuple):
@@ -49,18 +51,27 @@ class Column(NamedTuple):
     type_oid: int
 
 
-class DirectRead(NamedTuple):
+@dataclass(frozen=True)
+class DirectRead:
     """A statement that can be answered from storage. Scans find rows each by itself; the answer is their product."""
 
     scans: tuple[Scan, ...]
     columns: tuple[Column, ...]
     parameter_oids: tuple[int, ...]
+    _answers: dict[tuple[object, ...], DirectAnswer | None] = field(default_factory=dict, compare=False)
 
     def answering(self, formats: Sequence[int], *, iso_dates: bool, zone_is_utc: bool) -> DirectAnswer | None:
         """What answers executions with these result formats (0 text, 1 binary; none: text, one: for all).
 
-        None where some column's text can't be told here, or the formats aren't valid.
+        None where some column's text can't be told here, or the formats aren't valid. Sessions share it, and with it
+        the rows that it has shown before.
         """
+        key = (*formats, iso_dates, zone_is_utc)
+        if key not in self._answers:
+            self._answers[key] = self._answering(formats, iso_dates=iso_dates, zone_is_utc=zone_is_utc)
+        return self._answers[key]
+
+    def _answering(self, formats: Sequence[int], *, iso_dates: bool, zone_is_utc: bool) -> DirectAnswer | None:
         width = len(self.columns)
         each = list(formats) * width if len(formats) == 1 else list(formats) or [0] * width
         if len(each) != width or not set(each) <= {0, 1}:
@@ -80,16 +91,19 @@ class DirectRead(NamedTuple):
 class DirectAnswer:
     """A direct read with the formats that its columns are sent in."""
 
-    def __init__(self, read: DirectRead, fields_of_columns: Sequence[Output]) -> None:
-        self._scans = [_ScanRows(scan.access) for scan in read.scans]
+    def __init__(self, read: DirectRead, outputs: Sequence[Output]) -> None:
         self._parameter_oids = read.parameter_oids
         self._width = len(read.columns)
         # Neighbouring columns of one scan are written together, once for each of its rows.
-        self._segments: list[tuple[int, list[tuple[int, Output]]]] = []
-        for column, field in zip(read.columns, fields_of_columns, strict=True):
-            if not self._segments or self._segments[-1][0] != column.scan:
-                self._segments.append((column.scan, []))
-            self._segments[-1][1].append((column.position, field))
+        segments: list[list[list[tuple[int, Output]]]] = [[] for _ in read.scans]
+        self._places: list[tuple[int, int]] = []  #: the segments in their order: scan, number among the scan's own
+        for column, output in zip(read.columns, outputs, strict=True):
+            own = segments[column.scan]
+            if not self._places or self._places[-1][0] != column.scan:
+                self._places.append((column.scan, len(own)))
+                own.append([])
+            own[-1].append((column.position, output))
+        self._scans = [_ScanRows(scan.access, own) for scan, own in zip(read.scans, segments, strict=True)]
 
     def rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[bytes] | None:
         """DataRow messages as of ``t``; None where the engine has to answer, with rows or with an error.
@@ -105,7 +119,7 @@ class DirectAnswer:
         ]
         bound = Bound(values, (1,) * len(values), bound.zone_is_utc)
         operands = [scan.operands(bound) for scan in self._scans]
-        found: list[list[_Fields]] = []
+        found: list[list[_Row]] = []
         count = 1
         for scan, given in zip(self._scans, operands, strict=True):
             rows = scan.rows(given, bound, storage, t) if given is not None and count else []
@@ -115,30 +129,38 @@ class DirectAnswer:
             found.append(rows)
         return self._messages(found) if count else []
 
-    def _messages(self, found: list[list[_Fields]]) -> list[bytes]:
+    def _messages(self, found: list[list[_Row]]) -> list[bytes]:
         width = self._width
-        segments = [[_segment(row, columns) for row in found[scan]] for scan, columns in self._segments]
         if len(found) == 1:
-            bodies = segments[0]
+            bodies = [row.segments[0] for row in found[0]]
         else:
-            places = [scan for scan, _ in self._segments]
             bodies = [
-                b"".join([segment[chosen[place]] for segment, place in zip(segments, places, strict=True)])
-                for chosen in product(*(range(len(rows)) for rows in found))
+                b"".join([chosen[scan].segments[number] for scan, number in self._places]) for chosen in product(*found)
             ]
         return [_pack_head(_DATA_ROW, len(body) + 6, width) + body for body in bodies]
 
 
-def _segment(row: _Fields, columns: list[tuple[int, Output]]) -> bytes:
-    """Some columns of a row, each with its length in front."""
-    return b"".join([_NULL if (value := row[at]) is None else field(value) for at, field in columns])
+class _Row:
+    """A stored row: its fields, and what of it is sent, each field with its length in front."""
+
+    __slots__ = ("fields", "segments")
+
+    def __init__(self, found: list[bytes | None]) -> None:
+        self.fields = found
+        self.segments: list[bytes] = []  #: none as long as it hasn't been sent
+
+
+def _segment(row: list[bytes | None], columns: list[tuple[int, Output]]) -> bytes:
+    return b"".join([_NULL if (value := row[at]) is None else output(value) for at, output in columns])
 
 
 class _ScanRows:
     """One scan: the rows of its access path that meet all of its conditions."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, segments: list[list[tuple[int, Output]]]) -> None:
         self._access = access
+        self._segments = segments
+        self._shown: dict[bytes, _Row] = {}  #: by their stored form, which says all that there is to know
         self._arity = access.table.arity
         conditions = access.conditions.pushed
         self._getters = [getter for _, _, _, getter in conditions]
@@ -163,16 +185,28 @@ class _ScanRows:
             values.append(value)
         return values
 
-    def rows(self, operands: list[Any], bound: Bound, storage: StorageReader, t: Timestamp) -> list[_Fields]:
-        arity = self._arity
-        rows = [fields(value) for _, value in self._access.rows(bound, storage, t)]
-        for row in rows:
-            if len(row) < arity:
-                row += [None] * (arity - len(row))
+    def rows(self, operands: list[Any], bound: Bound, storage: StorageReader, t: Timestamp) -> list[_Row]:
+        shown = self._shown
+        rows = [shown.get(value) or self._row(value) for _, value in self._access.rows(bound, storage, t)]
         for at, column, encode, operator in self._checked:
             test = _test(operator, encode, operands[at])
-            rows = [row for row in rows if test(row[column])]
+            rows = [row for row in rows if test(row.fields[column])]
+        for row in rows:
+            if not row.segments:
+                row.segments = [_segment(row.fields, columns) for columns in self._segments]
         return rows
+
+    def _row(self, value: bytes) -> _Row:
+        """The row, kept for the next time: what is read once is often read again."""
+        found = fields(value)
+        if len(found) < self._arity:
+            found += [None] * (self._arity - len(found))
+        row = _Row(found)
+        if len(value) <= SHOWN_ROW_BYTES_MAX:
+            if len(self._shown) >= SHOWN_ROWS_MAX:
+                self._shown.clear()
+            self._shown[value] = row
+        return row
 
 
 def _test(operator: str, encode: Callable[[bytes], bytes], operand: Any) -> Callable[[bytes | None], bool]:
