@@ -131,6 +131,13 @@ def to_decimal(binary: bytes) -> Decimal:
     return _EXACT.scaleb(Decimal(-unscaled if sign else unscaled), -scale)
 
 
+def from_integer(value: int) -> bytes:
+    """The binary form of an integer."""
+    if 0 < value < 10_000:
+        return _HEADER.pack(1, 0, _POSITIVE, 0) + value.to_bytes(2, "big")
+    return from_decimal(Decimal(value))
+
+
 def from_decimal(value: Decimal) -> bytes:
     """The binary form, with as many display digits as the Decimal has.
 

@@ -361,7 +361,7 @@ def convert(from_oid: int, to_oid: int, binary: bytes, zone_is_utc: bool = True)
         if target is not None:
             return _pack_integer(number, target)
         if to_oid == oid.NUMERIC:
-            return numeric.from_decimal(Decimal(number))
+            return numeric.from_integer(number)
         if to_oid == oid.FLOAT8:
             return _FLOAT8.pack(number)
         if to_oid == oid.FLOAT4 and abs(number) <= _EXACT_AS_FLOAT8_MAX:

@@ -10,9 +10,7 @@ from dsql_server.frontend.statements import (
     Portal,
     Prepared,
     read_bind,
-    read_execute,
     read_formats,
-    read_name,
 )
 from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
@@ -24,8 +22,7 @@ from dsql_server.processor.errors import SqlError
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.plan import LoadPlan
 
-_PORTAL = ord("P")
-_ALL_ROWS = b"\0\0\0\0"  # at the end of Execute
+_DESCRIBE_UNNAMED = p.message(b"D", b"P\0")
 _ISO = "ISO"
 _INSERTED = p.command_complete("INSERT 0 1")
 
@@ -97,24 +94,27 @@ class DirectAnswers(SimpleQuery):
 
     def _lone_execution(self, batch: list[tuple[int, bytes]]) -> _Execution | None:
         """What the batch executes, if it is a statement that the engine has answered before."""
-        if not 2 <= len(batch) <= 3 or batch[0][0] != p.BIND or batch[-1][0] != p.EXECUTE or self._settings_stale:
+        if not 2 <= len(batch) <= 3 or self._settings_stale:
+            return None
+        kind, raw = batch[0]
+        # A named portal outlives the batch, and one that is executed by parts is the engine's.
+        if kind != p.BIND or raw[5:6] != b"\0" or batch[-1][1] != p.EXECUTE_UNNAMED:
+            return None
+        prepared = self._prepared.get(raw[6 : raw.find(b"\0", 6)])
+        learned = prepared.direct if prepared is not None else None
+        if learned is None:
             return None
         try:
-            portal, name, values, formats, results = read_bind(batch[0][1])
-            executed = read_execute(batch[-1][1])
+            _, _, values, formats, results = read_bind(raw)
         except SqlError:
             return None
-        prepared = self._prepared.get(name)
-        learned = prepared.direct if prepared is not None else None
-        if learned is None or learned.formats != results or batch[-1][1][-4:] != _ALL_ROWS:
+        if learned.formats != results or len(values) != len(learned.plan.parameter_oids):
             return None
-        if portal or executed or len(values) != len(learned.plan.parameter_oids):
-            return None  # a named portal outlives the batch
         if learned.settings_changes != self._settings_changes or learned.plan.version != self.services.catalog.version:
             return None
         described = b""
         if len(batch) == 3:
-            if batch[1][0] != p.DESCRIBE or not learned.description or read_name(batch[1][1]) != (_PORTAL, portal):
+            if batch[1][1] != _DESCRIBE_UNNAMED or not learned.description:
                 return None
             described = learned.description
         return _Execution(learned, Bound(values, formats, self.plan_settings.time_zone == "UTC"), described)

@@ -118,14 +118,14 @@ class ExtendedQuery(DirectAnswers):
         if self._skipping:
             return
         pending = _Pending()
-        underway = self.executor is not None and self.executor.engine_open
-        self._alone = not underway and sum(kind == p.EXECUTE for kind, _ in batch) == 1
-        # A statement on its own, with nothing behind it but Sync, is a transaction in one round trip.
-        final = synced and self._alone and self._block == IDLE and batch[-1][0] == p.EXECUTE
-        self._synced = synced
         try:
             if synced and await self._answered_directly(batch):
                 return
+            underway = self.executor is not None and self.executor.engine_open
+            self._alone = not underway and sum(kind == p.EXECUTE for kind, _ in batch) == 1
+            # A statement on its own, with nothing behind it but Sync, is a transaction in one round trip.
+            final = synced and self._alone and self._block == IDLE and batch[-1][0] == p.EXECUTE
+            self._synced = synced
             for kind, raw in batch:
                 if kind == p.BIND:
                     await self._bind(raw, pending, final)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
@@ -123,7 +124,13 @@ def read_parse(raw: bytes) -> tuple[bytes, str, tuple[int, ...]]:
         raise invalid_format() from None
 
 
-def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int], bytes]:
+@lru_cache(maxsize=256)
+def _formats(count: int) -> struct.Struct:
+    """The layout of so many format codes."""
+    return struct.Struct(f">{count}h")
+
+
+def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], tuple[int, ...], bytes]:
     """Portal name, statement name, parameter values and their formats of a Bind message, and its rest.
 
     The rest is the result formats, their number in front. Raises SqlError.
@@ -137,7 +144,7 @@ def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int], 
         at += 1
         count = p.unpack_i16(raw, at)[0]
         at += 2
-        given = [p.unpack_i16(raw, at + 2 * i)[0] for i in range(count)]
+        given = _formats(max(count, 0)).unpack_from(raw, at)
         at += 2 * count
         number = p.unpack_i16(raw, at)[0]
         at += 2
@@ -159,7 +166,7 @@ def read_bind(raw: bytes) -> tuple[bytes, bytes, list[bytes | None], list[int], 
         raise invalid_format()
     if count > 1 and count != number:
         raise SqlError("08P01", f"bind message has {count} parameter formats but {number} parameters")
-    formats = given * number if count == 1 else given if count else [0] * number
+    formats = given * number if count == 1 else given if count else (0,) * number
     return portal, name, values, formats, raw[at:]
 
 
