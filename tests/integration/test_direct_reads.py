@@ -127,6 +127,46 @@ def test_random_reads_are_answered_as_by_the_engine(dsql_cluster: LocalCluster, 
     assert found > 10 * ROUNDS
 
 
+def test_random_orders_are_those_of_the_engine(dsql_cluster: LocalCluster, connection: Connection) -> None:
+    rng = random.Random(21)
+    filled(connection, rng)
+    before = direct_reads(dsql_cluster)
+    for _ in range(ROUNDS):
+        tables = rng.choice([["one o"], ["two w"], ["one o", "two w"]])
+        aliases = [table[-1] for table in tables]
+        by = [f"{rng.choice(aliases)}.{name}" for name in rng.sample(list(COLUMNS), rng.randint(1, 3))]
+        keys = [f"{alias}.id" for alias in aliases] + (["w.line"] if "w" in aliases else [])
+        order = ", ".join(f"{name}{rng.choice(['', ' ASC', ' DESC'])}" for name in (*by, *keys))
+        columns = rng.choice(["*", ", ".join(keys), ", ".join(keys + by)])
+        where = " AND ".join(f"{alias}.i4 IS NOT NULL AND {alias}.id < %s" for alias in aliases)
+        text = f"SELECT {columns} FROM {', '.join(tables)} WHERE {where} ORDER BY {order}"
+        for _ in range(3):
+            values = tuple(rng.randint(2, 12) for _ in aliases)
+            expected, found = (
+                list(map(repr, connection.execute(sql.SQL(text), values, prepare=prepare))) for prepare in (False, True)
+            )
+            assert found == expected, (text, values)
+    assert direct_reads(dsql_cluster) - before > ROUNDS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT i4 AS t, t AS other FROM one WHERE id > %s ORDER BY t, id",
+        "SELECT t FROM one WHERE id > %s ORDER BY 1, id",
+        "SELECT t FROM one WHERE id > %s ORDER BY i4 NULLS FIRST, id",
+        "SELECT t FROM one WHERE id > %s ORDER BY t || 'x', id",
+        "SELECT t AS i4 FROM one WHERE id > %s ORDER BY i4, id",
+        "SELECT one.t FROM one, two WHERE one.id > %s AND one.id = two.id ORDER BY line, one.id",
+    ],
+)
+def test_orders_that_mean_something_else(connection: Connection, text: str) -> None:
+    filled(connection, random.Random(22))
+    expected = connection.execute(sql.SQL(text), (3,), prepare=False).fetchall()
+    for _ in range(3):
+        assert connection.execute(sql.SQL(text), (3,), prepare=True).fetchall() == expected
+
+
 def test_values_that_the_engine_refuses(dsql_cluster: LocalCluster, connection: Connection) -> None:
     connection.execute("CREATE TABLE one (id int PRIMARY KEY, k uuid, t text)")
     for column, good, bad in (

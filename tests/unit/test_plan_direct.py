@@ -103,7 +103,9 @@ def test_scans_with_conditions_of_their_own_are_paired(storage: Stored) -> None:
     "sql",
     [
         "SELECT DISTINCT email, age FROM users WHERE id = $1",
-        "SELECT email, age FROM users WHERE id = $1 ORDER BY age",
+        "SELECT email, age FROM users WHERE id = $1 ORDER BY age + 1",
+        "SELECT email, age FROM users WHERE id = $1 ORDER BY age NULLS FIRST",
+        "SELECT email AS age FROM users WHERE id = $1 ORDER BY age",
         "SELECT email, age FROM users WHERE id = $1 LIMIT 1",
         "SELECT email, age FROM users WHERE id = $1 FOR UPDATE",
         "SELECT email, age FROM a_view WHERE id = $1",
@@ -194,3 +196,12 @@ def test_result_formats(storage: Stored) -> None:
         assert fields(messages[0][5:])[1] == expected
     for wrong in ((0, 0, 0), (2,)):
         assert read.answering(wrong, iso_dates=True, zone_is_utc=True) is None
+
+
+def test_rows_come_in_their_order_without_the_columns_that_only_sort(storage: Stored) -> None:
+    sql = "SELECT id FROM users WHERE id < $1 ORDER BY city DESC, age"
+    sort = {"Node Type": "Sort", "Plans": [scan(USERS, Index_Cond="(users.id < $1)")]}
+    node = output(sort, "id", "city", "age")
+    read = read_directly(read_targets(sql), node, plan_of(sql, node, INT, KNOWN), 1)
+    # Rome before Oslo; the NULL age of number 3 behind all others.
+    assert rows(read, storage, b"6") == [[b"1"], [b"5"], [b"3"], [b"0"], [b"2"], [b"4"]]

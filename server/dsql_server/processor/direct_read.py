@@ -13,11 +13,11 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from pglast import ast
-from pglast.enums import SetOperation
+from pglast.enums import SetOperation, SortByDir, SortByNulls
 
 from dsql_server.catalog.state import Table
 from dsql_server.encoding import type_oids as oids
-from dsql_server.encoding.keys import value_encoder
+from dsql_server.encoding.keys import KEY_TYPE_OIDS, value_encoder
 from dsql_server.encoding.orderings import ORDERINGS
 from dsql_server.encoding.output import Output, binary_field, text_field
 from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, check_binary
@@ -51,6 +51,13 @@ class Column(NamedTuple):
     type_oid: int
 
 
+class Order(NamedTuple):
+    """One column of ORDER BY: ascending with NULLs last, or descending with NULLs first."""
+
+    column: Column
+    descending: bool
+
+
 @dataclass(frozen=True)
 class DirectRead:
     """A statement that can be answered from storage. Scans find rows each by itself; the answer is their product."""
@@ -58,6 +65,7 @@ class DirectRead:
     scans: tuple[Scan, ...]
     columns: tuple[Column, ...]
     parameter_oids: tuple[int, ...]
+    order: tuple[Order, ...] = ()
     _answers: dict[tuple[object, ...], DirectAnswer | None] = field(default_factory=dict, compare=False)
 
     def answering(self, formats: Sequence[int], *, iso_dates: bool, zone_is_utc: bool) -> DirectAnswer | None:
@@ -104,6 +112,8 @@ class DirectAnswer:
                 own.append([])
             own[-1].append((column.position, output))
         self._scans = [_ScanRows(scan.access, own) for scan, own in zip(read.scans, segments, strict=True)]
+        #: By the last column first: sorting keeps the order of equals.
+        self._sorts = [(_sort_key(order.column), order.descending) for order in reversed(read.order)]
 
     def rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[bytes] | None:
         """DataRow messages as of ``t``; None where the engine has to answer, with rows or with an error.
@@ -131,12 +141,13 @@ class DirectAnswer:
 
     def _messages(self, found: list[list[_Row]]) -> list[bytes]:
         width = self._width
+        chosen = list(product(*found))
+        for key, descending in self._sorts:
+            chosen.sort(key=key, reverse=descending)
         if len(found) == 1:
-            bodies = [row.segments[0] for row in found[0]]
+            bodies = [row.segments[0] for (row,) in chosen]
         else:
-            bodies = [
-                b"".join([chosen[scan].segments[number] for scan, number in self._places]) for chosen in product(*found)
-            ]
+            bodies = [b"".join([rows[scan].segments[number] for scan, number in self._places]) for rows in chosen]
         return [_pack_head(_DATA_ROW, len(body) + 6, width) + body for body in bodies]
 
 
@@ -148,6 +159,17 @@ class _Row:
     def __init__(self, found: list[bytes | None]) -> None:
         self.fields = found
         self.segments: list[bytes] = []  #: none as long as it hasn't been sent
+
+
+def _sort_key(column: Column) -> Callable[[tuple[_Row, ...]], tuple[bool, bytes]]:
+    """What combinations of rows are sorted by; NULLs sort behind all values, as in PostgreSQL."""
+    scan, position, encode = column.scan, column.position, value_encoder(column.type_oid)
+
+    def key(rows: tuple[_Row, ...]) -> tuple[bool, bytes]:
+        value = rows[scan].fields[position]
+        return (True, b"") if value is None else (False, encode(value))
+
+    return key
 
 
 def _segment(row: list[bytes | None], columns: list[tuple[int, Output]]) -> bytes:
@@ -236,15 +258,19 @@ def _exact(type_oid: int, value: bytes, value_format: int, zone_is_utc: bool) ->
 # -- which statements ------------------------------------------------------------------------------------------
 
 
-def read_directly(targets: Targets, document: dict[str, Any], plan: LoadPlan) -> DirectRead | None:
+def read_directly(
+    targets: Targets, document: dict[str, Any], plan: LoadPlan, width: int | None = None
+) -> DirectRead | None:
     """The direct read that a statement is, or None: a plain SELECT of columns, all of its conditions understood.
 
     ``targets`` is what its text says, ``document`` the engine's plan for it, ``plan`` all that was read off that.
+    ``width`` is the number of the answer's columns: behind them a plan has those that it only sorts by.
     """
     statement = targets.statement
     if targets.renamed or not plan.plain_read or not is_plain_select(statement):
         return None
-    nodes = _scans_below(document)
+    is_sorted = document["Node Type"] == "Sort" and statement.sortClause
+    nodes = _scans_below(document["Plans"][0] if is_sorted else document)
     by_alias = {scan.alias: scan for scan in plan.scans}
     if nodes is None or sorted(node["Alias"] for node in nodes) != sorted(by_alias):
         return None
@@ -258,11 +284,33 @@ def read_directly(targets: Targets, document: dict[str, Any], plan: LoadPlan) ->
     if used != set(range(1, len(plan.parameter_oids) + 1)):
         return None
     order = [node["Alias"] for node in nodes]
-    columns = [_column(output, by_alias, order) for output in document.get("Output", ())]
+    columns = [_column(parse_expression(output), by_alias, order) for output in document.get("Output", ())[:width]]
     known = [column for column in columns if column is not None]
-    if not known or len(known) != len(columns):
+    sorts = _orders(statement, by_alias, order)
+    if not known or len(known) != len(columns) or sorts is None:
         return None
-    return DirectRead(tuple(by_alias[alias] for alias in order), tuple(known), plan.parameter_oids)
+    return DirectRead(tuple(by_alias[alias] for alias in order), tuple(known), plan.parameter_oids, sorts)
+
+
+def _orders(statement: Node, scans: dict[str, Scan], aliases: list[str]) -> tuple[Order, ...] | None:
+    """What ORDER BY says, if it names nothing but columns of the tables; else None."""
+    renamed = {target.name for target in statement.targetList if target.name is not None}
+    found: list[Order] = []
+    for item in statement.sortClause or ():
+        if item.useOp or item.sortby_nulls != SortByNulls.SORTBY_NULLS_DEFAULT or not is_a(item.node, ast.ColumnRef):
+            return None
+        names = [getattr(part, "sval", None) for part in item.node.fields]
+        among = list(scans)
+        if len(names) == 1:
+            # An output column comes first; without a name of its own it is a table's.
+            among = [alias for alias, scan in scans.items() if names[0] in scan.table.by_name]
+        if len(among) < 1 or (len(names) == 1 and (len(among) > 1 or names[0] in renamed)):
+            return None
+        column = _column(item.node, scans, aliases, among[0])
+        if column is None or column.type_oid not in KEY_TYPE_OIDS:
+            return None
+        found.append(Order(column, item.sortby_dir == SortByDir.SORTBY_DESC))
+    return tuple(found)
 
 
 def is_plain_select(statement: Node) -> bool:
@@ -271,7 +319,7 @@ def is_plain_select(statement: Node) -> bool:
         return False
     clauses = (
         statement.distinctClause, statement.groupClause, statement.havingClause, statement.windowClause,
-        statement.sortClause, statement.limitCount, statement.limitOffset, statement.lockingClause,
+        statement.limitCount, statement.limitOffset, statement.lockingClause,
         statement.withClause, statement.intoClause, statement.valuesLists,
     )  # fmt: skip
     if any(clauses):
@@ -325,14 +373,13 @@ def _complete_indexes(table: Table) -> set[str]:
     return {index.name for index in indexes if index.predicate is None}
 
 
-def _column(output: str, scans: dict[str, Scan], order: list[str]) -> Column | None:
-    """A printed output expression as a column of one of the scans, or None."""
-    node = parse_expression(output)
+def _column(node: Node, scans: dict[str, Scan], order: list[str], alias_of_bare: str | None = None) -> Column | None:
+    """An expression as a column of one of the scans, or None. ``alias_of_bare``: the scan of names without one."""
     if node is None or not is_a(node, ast.ColumnRef) or not all(is_a(f, ast.String) for f in node.fields):
         return None
     *alias, name = [field.sval for field in node.fields]
-    if not alias and len(order) == 1:
-        alias = order  # with one relation, PostgreSQL prints bare names
+    if not alias and (alias_of_bare is not None or len(order) == 1):
+        alias = [alias_of_bare or order[0]]  # with one relation, PostgreSQL prints bare names
     if len(alias) != 1 or alias[0] not in scans:
         return None
     column = scans[alias[0]].table.by_name.get(name)

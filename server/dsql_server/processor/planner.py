@@ -215,7 +215,8 @@ class Planner:
             # Checks and defaults of written tables may call them, too.
             plan.whole = list(state.tables.values())
         # Last: what it asks of the plan is kept from then on.
-        plan.direct = read_directly(targets, document, plan)
+        width = p.unpack_i16(answer.row_description)[0] if answer.row_description else None
+        plan.direct = read_directly(targets, document, plan, width)
         if plan.insert is not None:
             plan.direct_insert = insert_directly(targets.statement, sql, plan)
             if plan.direct_insert is not None and await _has_checks(connection, plan.direct_insert.table):
