@@ -37,6 +37,8 @@ LOWER = {
 WIDE = "CREATE TABLE t (id int PRIMARY KEY, v text, b bytea, j jsonb, d json, c varchar, p bpchar)"
 KEYED = "CREATE TABLE t (k text PRIMARY KEY, u text UNIQUE, v text)"
 LARGE = "repeat('x', 1048577)"
+#: More than 1 MiB even where it is compressed.
+NOISE = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 60000) g)"
 
 
 def _columns(count: int) -> str:
@@ -55,8 +57,10 @@ SIZES = [
         "a column holds 1 MiB, and not a byte more",
         says(f"INSERT INTO t (id, v) VALUES (1, {LARGE})", _too_large("text")),
         says(f"INSERT INTO t (id, b) VALUES (1, {LARGE}::bytea)", _too_large("bytea")),
-        says(f"INSERT INTO t (id, j) VALUES (1, to_jsonb({LARGE}))", _too_large("jsonb")),
-        says(f"INSERT INTO t (id, d) VALUES (1, to_json({LARGE}))", _too_large("json")),
+        says(f"INSERT INTO t (id, j) VALUES (1, to_jsonb({NOISE}))", _too_large("jsonb")),
+        says("INSERT INTO t (id, j) VALUES (2, jsonb_build_object('a', repeat('x', 3145728)))", "INSERT 0 1"),
+        says("SELECT length(j ->> 'a') FROM t", rows("3145728")),
+        says(f"INSERT INTO t (id, d) VALUES (1, to_json({NOISE}))", _too_large("json")),
         says("INSERT INTO t (id, c) VALUES (1, repeat('x', 65536))", _too_large("varchar", 65535)),
         says("INSERT INTO t (id, p) VALUES (1, repeat('x', 4097))", _too_large("char", 4096)),
         says("INSERT INTO t (id, v, c) VALUES (1, repeat('x', 1048576), repeat('x', 65535))", "INSERT 0 1"),
@@ -84,8 +88,8 @@ SIZES = [
         "row-size",
         "a row holds 2 MiB",
         says(
-            "INSERT INTO t (id, v, j, c) "
-            "VALUES (1, repeat('x', 1048000), to_jsonb(repeat('x', 1048000)), repeat('x', 1200))",
+            "INSERT INTO t (id, v, b, c) "
+            "VALUES (1, repeat('x', 1048000), convert_to(repeat('x', 1048000), 'UTF8'), repeat('x', 1200))",
             refused("maximum row size exceeded", "54000"),
         ),
         says("INSERT INTO t (id, v, j) VALUES (1, repeat('x', 1048000), to_jsonb(repeat('x', 1048000)))", "INSERT 0 1"),

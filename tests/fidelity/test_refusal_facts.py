@@ -169,6 +169,7 @@ INDEXES = refusals(
     ("CREATE INDEX CONCURRENTLY i ON parent (name)", "CONCURRENTLY not supported for CREATE INDEX"),
     ("CREATE INDEX ASYNC i ON parent USING btree (name)", "USING not supported for CREATE INDEX"),
     ("CREATE INDEX ASYNC i ON parent USING gin (doc)", "USING not supported for CREATE INDEX"),
+    ("CREATE INDEX i ON parent USING btree_index (name)", "unsupported mode. please use CREATE INDEX ASYNC."),
     ("CREATE INDEX ASYNC i ON parent (name ASC)", "specifying sort order not supported for index keys"),
     ("CREATE INDEX ASYNC i ON parent (name DESC)", "specifying sort order not supported for index keys"),
     ("CREATE INDEX ASYNC i ON parent (name text_pattern_ops)", "opclass not supported for index keys"),

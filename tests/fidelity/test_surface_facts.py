@@ -283,10 +283,12 @@ DEFINITIONS = [
         says("CREATE INDEX ASYNC p ON t (b) INCLUDE (a) WHERE b > 0", "CREATE INDEX"),
         says("CREATE INDEX ASYNC e ON t ((lower(a)), (b + 1))", "CREATE INDEX"),
         says("CREATE INDEX ASYNC IF NOT EXISTS e ON t (b)", "CREATE INDEX"),
+        says("CREATE INDEX ASYNC m ON t USING btree_index (a, b)", "CREATE INDEX"),
         says(
             "SELECT indexdef FROM pg_indexes WHERE tablename = 't' ORDER BY indexname",
             rows(
                 "CREATE INDEX e ON public.t USING btree_index (lower(a), ((b + 1)))",
+                "CREATE INDEX m ON public.t USING btree_index (a, b)",
                 "CREATE INDEX p ON public.t USING btree_index (b) INCLUDE (a) WHERE (b > 0)",
                 "CREATE INDEX t_a_idx ON public.t USING btree_index (a NULLS FIRST)",
                 "CREATE UNIQUE INDEX t_pkey ON public.t USING btree_index (id) INCLUDE (a, b)",

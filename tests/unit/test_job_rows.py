@@ -18,6 +18,8 @@ from dsql_server.statements import classify
 
 NOW_S = 1_800_000_000
 US = 1_000_000
+POSTGRES_EPOCH_S = 946_684_800
+STARTED = (JobStatus.SUBMITTED, JobStatus.PROCESSING)
 
 
 class StoredJobs:
@@ -38,6 +40,13 @@ class StoredJobs:
 def manager(rows: dict[bytes, bytes]) -> JobManager:
     path: Any = StoredJobs(rows)
     return JobManager(cast(CommitPath, path), Catalog(), cast(ProcessorPool, None), lambda: NOW_S)
+
+
+def test_times_are_whole_seconds_and_nothing_is_updated_before_it_begins() -> None:
+    job = Job(new_identifier(), JobType.INDEX_BUILD, NOW_S * US + 7, 7, 8, "public.i")
+    submitted, running = (fields(job.row(status, NOW_S * US + US + 9)[1] or b"") for status in STARTED)
+    assert submitted[7] == running[7] == ((NOW_S - POSTGRES_EPOCH_S) * US).to_bytes(8, "big")
+    assert (submitted[8], running[8]) == (None, ((NOW_S - POSTGRES_EPOCH_S + 1) * US).to_bytes(8, "big"))
 
 
 def test_a_job_is_read_back_from_its_parameters() -> None:

@@ -7,6 +7,8 @@ argument used once as far as possible. What they call is new, and so runs as wri
 
 from __future__ import annotations
 
+from dsql_server.statements.indexes import INDEX_METHOD
+
 #: Version that Aurora DSQL reported in September 2026.
 SERVER_VERSION = "16.15"
 SERVER_VERSION_NUM = "160015"
@@ -79,9 +81,6 @@ CREATE OR REPLACE VIEW pg_catalog.pg_settings AS SELECT name,
   {_unless_default("sourceline", "NULL")}, pending_restart
 FROM pg_catalog.pg_show_all_settings() a
 """
-
-#: How Aurora DSQL's access method is called.
-INDEX_METHOD = "btree_index"
 
 #: An index's definition with DSQL's access method; a primary key holds all the other columns as well.
 _INDEX_DEFINITION = f"""

@@ -5,9 +5,9 @@ Nothing here protects anything: privileges do. It spares clients and their tools
 
 from __future__ import annotations
 
-from dsql_server.catalog.answers import INDEX_METHOD
 from dsql_server.catalog.sys_schema import TLS_PARAMETER
 from dsql_server.statements.dump import DUMP_APPLICATION
+from dsql_server.statements.indexes import INDEX_METHOD
 from dsql_server.statements.settings import OWN_TABLES_PREFIX
 
 _ROLES = "('dsql_engine', 'dsql_loader', 'dsql_planner')"

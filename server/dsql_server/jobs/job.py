@@ -15,6 +15,7 @@ from dsql_server.interfaces.messages import Mutation
 
 _RELATION_CLASS_OID = 1259
 _POSTGRES_EPOCH_US = 946_684_800_000_000
+_SECOND_US = 1_000_000
 _U32, _I64 = Struct("!I"), Struct("!q")
 _JOB_KEY = KeyEncoder(JOBS_RELATION_ID, [(0, oids.TEXT)])
 
@@ -65,8 +66,8 @@ class Job:
             _U32.pack(_RELATION_CLASS_OID),
             _U32.pack(self.object_id),
             self.object_name.encode() if self.object_name is not None else None,
-            _I64.pack(self.started_us - _POSTGRES_EPOCH_US),
-            _I64.pack(now_us - _POSTGRES_EPOCH_US),
+            _whole_seconds(self.started_us),
+            _whole_seconds(now_us) if status is not JobStatus.SUBMITTED else None,
         ]
         return Mutation(_JOB_KEY.from_fields(row), join(row))
 
@@ -77,6 +78,11 @@ class Job:
     def without_parameters(self) -> Mutation:
         """The job is finished."""
         return Mutation(_parameters_key(self.job_id), None)
+
+
+def _whole_seconds(us: int) -> bytes:
+    """A timestamp as ``sys.jobs`` shows them."""
+    return _I64.pack(us // _SECOND_US * _SECOND_US - _POSTGRES_EPOCH_US)
 
 
 def job_key(job_id: str) -> bytes:
@@ -97,6 +103,9 @@ def read_parameters(value: bytes) -> Job:
 
 
 def read_status(row: bytes) -> tuple[JobStatus, int]:
-    """Status and time of the last change (microseconds since the Unix epoch) of a row of ``sys.jobs``."""
+    """Status and time of the last change (microseconds since the Unix epoch) of a row of ``sys.jobs``.
+
+    A job that was only submitted has not changed yet; its time is long ago.
+    """
     stored = fields(row)
     return JobStatus((stored[1] or b"").decode()), _I64.unpack(stored[8] or bytes(8))[0] + _POSTGRES_EPOCH_US

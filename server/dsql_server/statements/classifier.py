@@ -150,13 +150,19 @@ def _ddl(found: Statement, parsed: Parsed, facts: Facts, in_function: bool) -> S
     return replace(
         found,
         kind=StatementKind.DDL,
-        engine_sql=tables.default_precisions(_new_columns(parsed), parsed),
+        engine_sql=_engine_text(parsed),
         is_ddl=True,
         is_dml=False,
         refusals=tuple(refusals),
         returns_rows=parsed.is_async,
         definition=definition,
     )
+
+
+def _engine_text(parsed: Parsed) -> str:
+    if parsed.name == "IndexStmt":
+        return indexes.without_own_method(parsed.tree, parsed.engine_sql)
+    return tables.default_precisions(_new_columns(parsed), parsed)
 
 
 def _with_position(refusal: Refusal, parsed: Parsed) -> Refusal:

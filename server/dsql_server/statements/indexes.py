@@ -6,17 +6,20 @@ last three are PostgreSQL's own errors and come from the engine in the same orde
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from pglast import parser
 
 from dsql_server.statements.model import IndexDefinition, Refusal
 from dsql_server.statements.tables import KEY_COLUMNS_MAX, not_supported, too_many_key_columns
-from dsql_server.statements.tree import Node, relation_name
+from dsql_server.statements.tree import COMMENTS, Node, relation_name
 
 #: CREATE INDEX without ASYNC is allowed (on an empty table) while this parameter is off.
 SYNC_PARAMETER = "disable_sync_create_index"
 
+#: How Aurora DSQL's access method is called: the only one that USING may name.
+INDEX_METHOD = "btree_index"
 _DEFAULT_ACCESS_METHOD = "btree"  #: the grammar fills it in where nothing was written
 
 
@@ -24,7 +27,8 @@ def refuse_create_index(node: Node, is_async: bool, text: str) -> Iterator[Refus
     command = "CREATE INDEX"
     if node.get("concurrent"):
         yield not_supported("CONCURRENTLY", command)
-    if node.get("accessMethod", _DEFAULT_ACCESS_METHOD) != _DEFAULT_ACCESS_METHOD or _names_access_method(text):
+    method = node.get("accessMethod", _DEFAULT_ACCESS_METHOD)
+    if method != INDEX_METHOD and (method != _DEFAULT_ACCESS_METHOD or _using(text) is not None):
         yield not_supported("USING", command)
     if "options" in node:
         yield not_supported("WITH clause", command)
@@ -43,17 +47,24 @@ def refuse_create_index(node: Node, is_async: bool, text: str) -> Iterator[Refus
             yield Refusal("0A000", "opclass not supported for index keys")
 
 
-def _names_access_method(text: str) -> bool:
-    """Whether USING btree was written: the tree doesn't tell it from nothing written."""
-    depth = 0
-    for token in parser.scan(text):
+def without_own_method(node: Node, text: str) -> str:
+    """The text with blanks for ``USING btree_index``, which a PostgreSQL engine doesn't know."""
+    found = _using(text) if node.get("accessMethod") == INDEX_METHOD else None
+    if found is None:
+        return text
+    using, method = found
+    return text[: using.start] + " " * (method.end + 1 - using.start) + text[method.end + 1 :]
+
+
+def _using(text: str) -> tuple[parser.Token, parser.Token] | None:
+    """USING and the method's name, where they were written: the tree doesn't tell USING btree from nothing written."""
+    tokens = [token for token in parser.scan(text) if token.name not in COMMENTS]
+    for token, following in itertools.pairwise(tokens):
         if token.name == "ASCII_40":
-            depth += 1
-        elif token.name == "USING" and depth == 0:
-            return True
-        if depth:
-            return False  # the list of keys has begun
-    return False
+            return None  # the list of keys has begun
+        if token.name == "USING":
+            return token, following
+    return None
 
 
 def define(node: Node, is_async: bool) -> IndexDefinition:

@@ -16,7 +16,7 @@ from pglast import parser
 
 from dsql_server.statements.liftable import liftable_locations
 from dsql_server.statements.syntax import string_value
-from dsql_server.statements.tree import load
+from dsql_server.statements.tree import COMMENTS, load
 
 LITERALS_MAX = 1024  #: constants of one text; a larger one is run as it is
 TEMPLATES_MAX = 1024  #: templates remembered
@@ -26,7 +26,6 @@ _INT8_MAX = 2**63 - 1
 #: Tokens that are constants, by the letter that stands for them in the key of a template.
 _CONSTANTS = {"ICONST": "i", "FCONST": "f", "SCONST": "s", "TRUE_P": "b", "FALSE_P": "b", "NULL_P": "n"}
 _NUMBERS = "if"
-_COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
 _QUERIES = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"})
 _MASK = "\0"  #: can't be in a text
 
@@ -71,7 +70,7 @@ def lift_literals(sql: str) -> Lifted | None:
     exact text too: it gives the error that the client expects, with the right position.
     """
     try:
-        tokens = [t for t in parser.scan(sql) if t.name not in _COMMENTS]
+        tokens = [t for t in parser.scan(sql) if t.name not in COMMENTS]
     except (parser.ParseError, UnicodeEncodeError):
         return None
     texts = [sql[t.start : t.end + 1] for t in tokens]

@@ -13,13 +13,11 @@ from pglast import parser
 from dsql_server.statements.model import SqlSyntaxError
 from dsql_server.statements.own_database import without_own_database
 from dsql_server.statements.syntax_errors import translate
-from dsql_server.statements.tree import Node, load
+from dsql_server.statements.tree import COMMENTS, Node, load
 
 #: Stands in for the reserved word ASYNC where it isn't DSQL's own: as reserved, as long, and as a label allowed.
 _RESERVED_LIKE_ASYNC = "USING"
 assert len(_RESERVED_LIKE_ASYNC) == len("ASYNC")
-
-_COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def _statement(node: Node, rewritten: _Rewritten, sql: str, encoded: bytes, star
 
 def explained_text(text: str, has_options: bool) -> int:
     """Where the statement of an EXPLAIN begins in its text."""
-    tokens = [t for t in parser.scan(text) if t.name not in _COMMENTS]
+    tokens = [t for t in parser.scan(text) if t.name not in COMMENTS]
     i = 1
     if has_options and tokens[i].name == "ASCII_40":
         depth = 1
@@ -114,7 +112,7 @@ def _trim(sql: str, start: int, end: int) -> tuple[int, int]:
     text = sql[start:end]
     if "--" not in text and "*/" not in text:
         return start + len(text) - len(text.lstrip()), end - (len(text) - len(text.rstrip()))
-    tokens = [t for t in parser.scan(text) if t.name not in _COMMENTS]
+    tokens = [t for t in parser.scan(text) if t.name not in COMMENTS]
     assert tokens, "a statement has a token"
     return start + tokens[0].start, start + tokens[-1].end + 1
 
@@ -122,7 +120,7 @@ def _trim(sql: str, start: int, end: int) -> tuple[int, int]:
 def _rewrite(sql: str) -> _Rewritten:
     """Blank out DSQL's own words and make ASYNC a reserved word everywhere else."""
     try:
-        tokens = [t for t in parser.scan(sql) if t.name not in _COMMENTS]
+        tokens = [t for t in parser.scan(sql) if t.name not in COMMENTS]
     except parser.ParseError as e:
         raise translate(e, sql, sql) from None
     words = [sql[t.start : t.end + 1].lower() if t.name not in ("SCONST", "UIDENT") else "" for t in tokens]

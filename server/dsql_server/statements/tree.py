@@ -12,6 +12,9 @@ from typing import Any
 
 Node = dict[str, Any]
 
+#: Tokens of a text that are in no parse tree.
+COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
+
 
 def load(text: str) -> Node:
     """Decode a parse tree. Deep ones (a sum of a thousand terms) don't fit into Python's recursion limit."""
