@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 
 # The same examples every day, so that a failure is the change's; new ones in full size.
-hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("default" if os.environ.get("DSQLKIT_FULL") == "1" else "repeatable")
 
 # The plugin's own tests run pytest inside pytest.
