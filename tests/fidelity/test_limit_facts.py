@@ -325,6 +325,7 @@ def test_a_full_cluster_takes_no_rows_but_gives_some_away() -> None:
                     ),
                     says("DELETE FROM t", "DELETE 0"),
                     says("SELECT count(*) FROM t", rows("0")),
+                    says("SELECT sys.cluster_size_limit()", rows("1")),
                 )
             )
         finally:

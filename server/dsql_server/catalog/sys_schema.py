@@ -20,10 +20,8 @@ MAPPINGS_TABLE = f"{OWN_TABLES_PREFIX}iam_pg_role_mappings"
 SESSION_ID_PARAMETER = "dsqlkit.session_id"
 IAM_USER_PARAMETER = "dsqlkit.iam_session_user"
 CLUSTER_SIZE_PARAMETER = "dsqlkit.cluster_size"
+CLUSTER_SIZE_LIMIT_PARAMETER = "dsqlkit.cluster_size_limit"
 TLS_PARAMETER = "dsqlkit.tls"  #: protocol, cipher and its bits, with a blank in between
-
-#: Aurora DSQL's default limit on a cluster's storage, in bytes.
-CLUSTER_SIZE_LIMIT_BYTES = 10 * 1024**4
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -106,8 +104,8 @@ SYS_SCHEMA_SQL = (
     _MAPPINGS_VIEW,
     "GRANT SELECT ON sys.jobs, sys.iam_pg_role_mappings TO PUBLIC",
     "CREATE FUNCTION sys.dsql_major_version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'",
-    "CREATE FUNCTION sys.cluster_size_limit() RETURNS bigint LANGUAGE sql IMMUTABLE "
-    f"AS 'SELECT {CLUSTER_SIZE_LIMIT_BYTES}::bigint'",
+    "CREATE FUNCTION sys.cluster_size_limit() RETURNS bigint LANGUAGE sql STABLE AS $$SELECT "
+    f"NULLIF(pg_catalog.current_setting('{CLUSTER_SIZE_LIMIT_PARAMETER}', true), '')::bigint$$",
     f"CREATE FUNCTION sys.uuid_to_base32_str(uuid) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $${_UUID_TO_TEXT}$$",
     "CREATE FUNCTION sys.base32_str_to_uuid(text) RETURNS uuid LANGUAGE plpgsql IMMUTABLE STRICT "
     f"AS $${_TEXT_TO_UUID}$$",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from dsql_server.catalog.answers import SERVER_VERSION
 from dsql_server.catalog.sys_schema import (
+    CLUSTER_SIZE_LIMIT_PARAMETER,
     CLUSTER_SIZE_PARAMETER,
     IAM_USER_PARAMETER,
     SESSION_ID_PARAMETER,
@@ -230,6 +231,7 @@ class ClientConnection:
             SESSION_ID_PARAMETER: new_identifier(),
             IAM_USER_PARAMETER: self._principal_arn,
             CLUSTER_SIZE_PARAMETER: str(self._services.cluster_size()),
+            CLUSTER_SIZE_LIMIT_PARAMETER: str(self._services.limits.cluster_size_bytes),
             TLS_PARAMETER: self._tls,
         }
 
