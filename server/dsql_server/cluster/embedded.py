@@ -94,6 +94,9 @@ class EmbeddedCluster:
         port = await self._listen(services, files)
         jobs.resume_unfinished()
         garbage.start()
+        if storage.has_large_tables:
+            preparing = asyncio.create_task(asyncio.to_thread(storage.prepare_aggregates))
+            self._undo.callback(preparing.cancel)
         return self._connection_info(port, files)
 
     async def close(self) -> None:

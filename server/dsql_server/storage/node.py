@@ -243,11 +243,15 @@ class StorageNode:
         if request.t < self._horizon:
             raise self._too_old(request.t)
         self._scans += 1
+        return (yield from self.aggregator().steps(request, aggregates))
+
+    def aggregator(self) -> Aggregator:
+        """What computes aggregates; the first call takes a tenth of a second, and may be made by another thread."""
         if self._aggregator is None:
             from dsql_server.storage.aggregation import Aggregator  # with numpy, which no start waits for
 
             self._aggregator = Aggregator(self._database, self._blocks, _RESERVED)
-        return (yield from self._aggregator.steps(request, aggregates))
+        return self._aggregator
 
     # Applying ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import combine
 from dsql_server.storage.node import TIMESTAMP_MAX, StorageNode
-from dsql_server.storage.range_map import RangeMap, Shard
+from dsql_server.storage.range_map import FIRST_SPLITS, RangeMap, Shard
 
 NODES_DEFAULT = 2
 #: A shard with more rows than this is split.
@@ -217,8 +217,19 @@ class StorageRouter:
             self._map.add_shard(Shard(found[middle][0], shard.node, behind, shard.last_key, counted=behind))
             shard.rows = shard.counted = middle
             shard.last_key = found[middle - 1][0]
+        node.aggregator()  # the first query over a table that large isn't the one that waits for numpy
         # Before a row goes by the new map, the map is on disk: no replay may route it otherwise.
         self.nodes[0].put_note(_MAP_NOTE, self._map.dump())
+
+    @property
+    def has_large_tables(self) -> bool:
+        """Whether some relation has outgrown the shards that it began with."""
+        return len(self._shards) > 1 + len(FIRST_SPLITS) * len(self._relations)
+
+    def prepare_aggregates(self) -> None:
+        """Load what aggregates need; any thread may do it, while others read and write."""
+        for node in self.nodes:
+            node.aggregator()
 
     def _node_with_fewest_rows(self) -> int:
         rows = [0] * len(self.nodes)
