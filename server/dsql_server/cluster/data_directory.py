@@ -18,6 +18,8 @@ from dsql_server.cluster.settings import StartError
 
 LOCK_FILE = "lock"
 IDENTITY_FILE = "cluster.json"
+#: What :mod:`dsql_server.cluster.catalog_snapshot` keeps; may be removed at any time.
+CATALOG_SNAPSHOT_DIRECTORY = "catalog-snapshot"
 #: Marks a temporary directory: what a server that was killed left behind, the next one removes.
 EPHEMERAL_FILE = "ephemeral"
 _TEMPORARY_PREFIX = "dsqlkit-"

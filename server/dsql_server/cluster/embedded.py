@@ -16,6 +16,7 @@ from dsql_server.catalog.state import (
     FIRST_USER_RELATION_ID,
     CatalogState,
 )
+from dsql_server.cluster.catalog_snapshot import start_from_snapshot
 from dsql_server.cluster.commit_path import EmbeddedCommitPath
 from dsql_server.cluster.commit_path_replay import StorageMismatch
 from dsql_server.cluster.data_directory import Identity
@@ -34,7 +35,7 @@ from dsql_server.jobs.manager import JobManager
 from dsql_server.journal.recovery import JournalDamaged
 from dsql_server.processor.engine_connection import connect_engine
 from dsql_server.processor.planner import Planner
-from dsql_server.processor.pool import TEMPLATE_DATABASE, ProcessorPool
+from dsql_server.processor.pool import START_DATABASE, ProcessorPool
 from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE
 from dsql_server.storage.rocks import CannotOpenStorage
 from dsql_server.storage.router import StorageRouter
@@ -69,11 +70,11 @@ class EmbeddedCluster:
             raise StartError(str(error)) from error
         finally:
             certificates.cancel()
-        socket_path = str(engine.socket_path)
-        catalog = await self._read_catalog(path, storage, socket_path)
+        catalog = await self._read_catalog(path, storage, str(engine.socket_path))
         keeper = EngineKeeper(engine)
-        pool = self._pool = ProcessorPool(socket_path, catalog, keeper.engine_lost)
+        pool = self._pool = ProcessorPool(str(engine.socket_path), catalog, keeper.engine_lost)
         self._undo.push_async_callback(pool.close)
+        await start_from_snapshot(engine, catalog, pool)
         await pool.open()
         planner = self._planner = Planner(pool, catalog)
         self._undo.callback(planner.close)
@@ -206,7 +207,7 @@ class EmbeddedCluster:
 
 async def _system_state(socket_path: str) -> CatalogState:
     """The stored tables that every database has from the start."""
-    connection = await connect_engine(socket_path, ENGINE_ROLE, TEMPLATE_DATABASE)
+    connection = await connect_engine(socket_path, ENGINE_ROLE, START_DATABASE)
     try:
         answer = await connection.execute(ALL_TABLES_SQL)
         document = (p.data_row_fields(answer.rows[0][0])[0] or b"[]").decode()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from dsql_server.cluster.catalog_snapshot import saved_version
 from dsql_server.engine import EngineError as EngineStartError
 from dsql_server.engine import EngineInstance
 from dsql_server.processor.engine_connection import EngineError, EngineGone
@@ -54,6 +55,7 @@ class EngineKeeper:
                 await self._engine.stop()
                 await self._engine.start()
                 self._pool.socket_path = str(self._engine.socket_path)
+                self._pool.template_is_at(saved_version(self._engine))
                 await self._pool.open()
                 await self._planner.open()
             except (EngineStartError, EngineError, EngineGone, OSError) as error:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dsql_server.catalog.bootstrap import BOOTSTRAP_SQL
-from dsql_server.cluster.data_directory import DataDirectory
+from dsql_server.cluster.data_directory import CATALOG_SNAPSHOT_DIRECTORY, DataDirectory
 from dsql_server.cluster.settings import ConnectionInfo, ServerSettings, StartError
 from dsql_server.engine import EngineError, EngineInstance, find_binaries
 from dsql_server.engine.settings import EngineSettings
@@ -65,7 +65,8 @@ class Server:
         # A query that needs more than its memory goes on in temporary files, up to a limit of Aurora DSQL's.
         spill = EngineSettings(parameters={"temp_file_limit": f"{settings.limits.query_memory_kb}kB"})
         engine = EngineInstance(
-            lambda: find_binaries(settings.pg_bindir), directory.path / "engine", spill, BOOTSTRAP_SQL
+            *(lambda: find_binaries(settings.pg_bindir), directory.path / "engine", spill, BOOTSTRAP_SQL),
+            saved=directory.path / CATALOG_SNAPSHOT_DIRECTORY,
         )
         self._undo.push_async_callback(engine.stop)
         engine_started = asyncio.create_task(engine.start())

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dsql_server.engine.account import engine_account
+from dsql_server.engine.account import Account, engine_account
 from dsql_server.engine.binaries import EngineBinaries, readable_binaries
 from dsql_server.engine.cache import cache_directory
 from dsql_server.engine.directory import EngineDirectory
 from dsql_server.engine.errors import EngineError
 from dsql_server.engine.postmaster import Postmaster
+from dsql_server.engine.saved_state import SavedState
 from dsql_server.engine.settings import ENGINE_PORT, ENGINE_SUPERUSER, EngineSettings
-from dsql_server.engine.template import copy_template, template_data
+from dsql_server.engine.template import copy_data, template_data
 
 
 class EngineInstance:
@@ -23,6 +24,8 @@ class EngineInstance:
     for a socket, or one that the engine's account can't reach means a new temporary directory. Either way it is
     removed at stop. ``bootstrap_sql`` runs once, as the superuser, in the template's database ``template1``: every
     database made from it later has what it made.
+
+    With ``saved``, a directory, the engine starts from what :meth:`save` has put there.
 
     ``binaries`` may be a function that finds them: it then runs in the thread that starts the engine.
 
@@ -38,6 +41,7 @@ class EngineInstance:
         directory: Path | None = None,
         settings: EngineSettings | None = None,
         bootstrap_sql: Sequence[str] = (),
+        saved: Path | None = None,
     ) -> None:
         self._binaries = binaries
         self._preferred = directory
@@ -45,6 +49,10 @@ class EngineInstance:
         self._bootstrap_sql = tuple(bootstrap_sql)
         self._directory: EngineDirectory | None = None
         self._postmaster: Postmaster | None = None
+        self._saved = saved
+        self._pg_controldata = Path()
+        self._template = ""  #: the name of the template that it was made from
+        self.saved_label: str | None = None  #: of the saved state that it was started from
 
     @property
     def directory(self) -> Path:
@@ -87,6 +95,21 @@ class EngineInstance:
         """
         await _to_the_end(self._stop, None)
 
+    async def save(self, label: str) -> None:
+        """Keep the engine's databases as they are for later starts; the sessions end, and the engine starts again.
+
+        ``label`` is told by :attr:`saved_label` then. Nothing is kept where the engine's account could not read it.
+
+        :raises EngineError: it doesn't start again.
+        :raises OSError: nothing could be saved; the engine runs.
+        """
+        await _to_the_end(lambda: self._save(label), self._stop)
+
+    def discard_saved(self) -> None:
+        """Let later starts begin with the template."""
+        if self._saved is not None:
+            SavedState(self._saved, engine_account(self._settings.account)).discard()
+
     def _started_directory(self) -> EngineDirectory:
         if self._directory is None:
             raise EngineError("the engine is not started: call start() first")
@@ -98,15 +121,42 @@ class EngineInstance:
         found = self._binaries() if callable(self._binaries) else self._binaries
         binaries = readable_binaries(found, account, cache)
         template = template_data(binaries, account, cache, self._bootstrap_sql)
+        self._pg_controldata = binaries.postgres.with_name("pg_controldata")
+        self._template = template.parent.name
+        self.saved_label = None
+        state = None if self._saved is None else SavedState(self._saved, account)
+        label = None if state is None else state.label(self._template)
+        if state is not None and label is not None:
+            try:
+                self._launch(binaries, account, state.data)
+            except EngineError:
+                state.discard()  # damaged: the template does as well, if not as soon
+            else:
+                self.saved_label = label
+                return
+        self._launch(binaries, account, template)
+
+    def _launch(self, binaries: EngineBinaries, account: Account, source: Path) -> None:
         directory = EngineDirectory.create(self._preferred, account)
         try:
-            copy_template(template, directory.data, account)
+            copy_data(source, directory.data, account)
             postmaster = Postmaster(binaries, account, directory, self._settings)
             postmaster.start()
         except BaseException:
             directory.remove()
             raise
         self._directory, self._postmaster = directory, postmaster
+
+    def _save(self, label: str) -> None:
+        assert self._postmaster is not None and self._saved is not None, "a started engine, with a place to save"
+        state = SavedState(self._saved, engine_account(self._settings.account))
+        self._postmaster.stop()
+        try:
+            state.save(self._started_directory().data, self._template, label, self._pg_controldata)
+        except EngineError as error:
+            raise OSError(str(error)) from error
+        finally:
+            self._postmaster.start()
 
     def _stop(self) -> None:
         if self._postmaster is None:

@@ -55,9 +55,9 @@ def template_data(binaries: EngineBinaries, account: Account, cache: Path, boots
     return published(target, lambda top: _build(top, binaries, account, bootstrap_sql)) / "data"
 
 
-def copy_template(template: Path, data: Path, account: Account) -> None:
-    """Fill the empty directory ``data`` with the template, as ``account``."""
-    _run(["cp", "-R", f"{template}/.", data], account)
+def copy_data(source: Path, data: Path, account: Account) -> None:
+    """Fill the empty directory ``data`` with a stopped engine's, as ``account``. Raises EngineError."""
+    _run(["cp", "-R", f"{source}/.", data], account)
 
 
 def _build(top: Path, binaries: EngineBinaries, account: Account, bootstrap_sql: Sequence[str]) -> None:

@@ -189,15 +189,39 @@ class ProcessorPool:
 
     async def open(self) -> None:
         """Bring the template up to the catalog's version and start to provision databases."""
-        admin = self._admin = await connect_engine(self.socket_path, ENGINE_ROLE, START_DATABASE)
-        # Changes are replayed as their authors, who may create schemas.
-        for database in (START_DATABASE, TEMPLATE_DATABASE):
-            await admin.execute(f"ALTER DATABASE {database} OWNER TO {LOADER_ROLE}")
-        await self._update_template(with_shared=True)
+        admin = self._admin = await self._bring_template_forward()
         admin.on_lost = self.engine_lost
         if admin.closed:
             raise EngineGone
         self._schedule_refill()
+
+    async def roll_forward(self) -> None:
+        """Bring the template up to the catalog's version before :meth:`open`; nobody is connected any more then.
+
+        Every new database is a copy of it: what thousands of definitions left in its catalogs goes.
+        """
+        (await self._bring_template_forward()).close()
+        template = await connect_engine(self.socket_path, ENGINE_ROLE, TEMPLATE_DATABASE)
+        try:
+            await template.execute("VACUUM (FULL, ANALYZE)")
+        finally:
+            template.close()
+
+    def template_is_at(self, version: int) -> None:
+        """The engine was started with a template that has the changes up to ``version``."""
+        self._template_version = version
+
+    async def _bring_template_forward(self) -> EngineConnection:
+        admin = await connect_engine(self.socket_path, ENGINE_ROLE, START_DATABASE)
+        try:
+            # Changes are replayed as their authors, who may create schemas.
+            for database in (START_DATABASE, TEMPLATE_DATABASE):
+                await admin.execute(f"ALTER DATABASE {database} OWNER TO {LOADER_ROLE}")
+            await self._update_template(with_shared=True)
+        except BaseException:
+            admin.close()
+            raise
+        return admin
 
     async def drain(self) -> None:
         """Wait until the sessions have given their processors back, and cut off those that take long: nobody waits for
