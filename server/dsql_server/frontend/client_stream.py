@@ -8,7 +8,7 @@ from typing import Any
 
 from dsql_server.frontend.driver import Driver
 from dsql_server.interfaces import protocol as p
-from dsql_server.processor.executor import WAIT
+from dsql_server.processor.engine_conversation import WAIT
 
 #: Messages other than those that carry texts, values or rows are never longer, in bytes.
 SHORT_MESSAGE_SIZE_MAX_BYTES = 10_000

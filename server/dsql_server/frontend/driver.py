@@ -1,6 +1,6 @@
 """Runs a session's coroutine: no task, no event-loop turn between an answer and the next step.
 
-A coroutine awaits either :data:`dsql_server.processor.executor.WAIT`, and is then resumed by whoever called
+A coroutine awaits either :data:`dsql_server.processor.engine_conversation.WAIT`, and is then resumed by whoever called
 :meth:`Driver.resume`, or an ordinary asyncio future.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from dsql_server.processor.executor import WAIT
+from dsql_server.processor.engine_conversation import WAIT
 
 
 class Driver:

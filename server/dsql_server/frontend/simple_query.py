@@ -9,8 +9,9 @@ from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import Answer
+from dsql_server.processor.engine_conversation import WAIT
 from dsql_server.processor.errors import EngineRefusal, SqlError
-from dsql_server.processor.executor import WAIT, Executor
+from dsql_server.processor.executor import Executor
 from dsql_server.statements import Statement
 
 _TEXT_RESULTS = p.pack_i16(0)

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 from dsql_server.catalog.changes import Catalog
@@ -28,7 +27,8 @@ from dsql_server.interfaces.messages import (
 )
 from dsql_server.processor.access import NOT_EXACT, Bound
 from dsql_server.processor.direct_insert import DirectInsert
-from dsql_server.processor.engine_connection import Answer, EngineConnection
+from dsql_server.processor.engine_connection import Answer
+from dsql_server.processor.engine_conversation import WAIT, EngineConversation
 from dsql_server.processor.errors import (
     EngineRefusal,
     LimitExceeded,
@@ -43,7 +43,6 @@ from dsql_server.processor.new_keys import NewKeys
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.pushed_aggregates import PushedAggregates
-from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
 from dsql_server.processor.sequences import SequenceBlocks
 from dsql_server.processor.unbuilt_indexes import unique_violation
 from dsql_server.processor.workspace import (
@@ -64,18 +63,8 @@ VACUUM_AFTER_ROWS = 400
 TRUNCATE_AFTER_ROWS = 5000
 
 
-class _Wait:
-    """Awaited where the answer comes by a callback that resumes the driver."""
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self)
-
-
-WAIT = _Wait()
-
-
-class Executor:
-    """See the module. ``resume`` continues the session's coroutine with a value."""
+class Executor(EngineConversation):
+    """See the module."""
 
     def __init__(
         self,
@@ -88,28 +77,19 @@ class Executor:
         cluster_size: Callable[[], int] = lambda: 0,
     ) -> None:
         """``cluster_size`` gives the bytes that storage holds."""
-        assert processor.connection is not None
+        super().__init__(processor, resume, sink)
         self.limits = limits
         self._cluster_size = cluster_size
         self._measured_at = 0.0
         #: The session's catalog was out of date when its transaction began, and it hasn't been told.
         self.stale = False
-        self.processor = processor
-        self.connection: EngineConnection = processor.connection
         self._path = commit_path
         self._storage = commit_path.storage
         self._catalog = catalog
-        self._resume = resume
-        self._sink = sink
         self.workspace: Workspace | None = None
         self.engine_open = False  #: BEGIN has been sent to the engine
         self.new_keys = NewKeys(self)
         self.sequences = SequenceBlocks(self, commit_path, catalog)
-        self._own_names = itertools.count()
-        switch = processor.role != ADMIN_ROLE
-        self.connection.loads_as_loader = switch
-        self._role_on = self._statement(f"SET ROLE {LOADER_ROLE}") if switch else b""
-        self._role_off = self._statement("RESET ROLE") if switch else b""
         self._begin = self._statement("BEGIN ISOLATION LEVEL REPEATABLE READ")
         self._rollback = self._statement("ROLLBACK")
         self._savepoint = self._statement("SAVEPOINT dsqlkit_load")
@@ -120,73 +100,6 @@ class Executor:
     def storage(self) -> StorageReader:
         """What the transaction reads."""
         return self._storage
-
-    def _statement(self, sql: str) -> bytes:
-        """Messages that run one of the machinery's statements, prepared once on this connection."""
-        name = b"dsqlkit_own_%d" % next(self._own_names)
-        # Prepared here and for good: these never fail, so their names stay trusted.
-        self.connection.discard(p.parse(name, sql.encode()) + p.SYNC)
-        return p.bind_statement(name) + p.EXECUTE_UNNAMED
-
-    # -- waiting ---------------------------------------------------------------------------------------------
-
-    async def relay(
-        self,
-        batch: bytes,
-        *,
-        skip: int = 0,
-        completions: int = 1,
-        ready: bool = False,
-        cut: bool = False,
-        query: bool = False,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> Answer:
-        """Send a batch and wait for its answer; see :meth:`EngineConnection.relay`. ``meanwhile`` runs in between."""
-        self.connection.relay(
-            batch,
-            skip=skip,
-            completions=completions,
-            ready=ready,
-            on_done=self._resume,
-            sink=self._sink,
-            cut=cut,
-            query=query,
-        )
-        if meanwhile is not None:
-            meanwhile()
-        answer: Answer = await WAIT
-        if answer.error is None:
-            self.connection.confirm_statements()
-        else:
-            self.connection.forget_statements()
-            if not ready or (query and answer.injected_error):
-                self.connection.discard(p.SYNC)
-        return answer
-
-    async def collect_as_loader(self, batch: bytes) -> Answer:
-        """Run prepared statements of the machinery's own with the loader's rights, and wait for their rows."""
-        if self._role_on:
-            batch = self._role_on + batch + self._role_off
-        return await self.collect(batch + p.SYNC)
-
-    async def rows_as_loader(self, sql: str) -> list[bytes]:
-        """The rows of a query of the machinery's own, values in binary format. Raises SqlError."""
-        name, parse = self.connection.statement(sql)
-        answer = await self.collect_as_loader(parse + p.bind_statement(name, binary_results=True) + p.EXECUTE_UNNAMED)
-        if answer.error is not None:
-            raise EngineRefusal(answer.error, hide_context=True)
-        at = bool(self._role_on)
-        return answer.rows[at] if len(answer.rows) > at else []
-
-    async def collect(self, batch: bytes) -> Answer:
-        """Send a batch of the machinery's own that ends with Sync or a Query, and wait for its rows."""
-        self.connection.collect(batch, self._resume)
-        answer: Answer = await WAIT
-        if answer.error is None:
-            self.connection.confirm_statements()
-        else:
-            self.connection.forget_statements()
-        return answer
 
     # -- a transaction ---------------------------------------------------------------------------------------
 
