@@ -57,9 +57,18 @@ SETTINGS = [
     ),
     fact(
         "custom",
-        "an application may have parameters of its own",
-        says("SET app.tenant = 'seven'", "SET"),
-        says("SELECT current_setting('app.tenant')", rows("seven")),
+        "an application has no parameters of its own",
+        *(
+            says(sql, refused('setting configuration parameter "app.tenant" not supported'))
+            for sql in (
+                "SET app.tenant = 'seven'",
+                "SET LOCAL app.tenant = 'seven'",
+                "RESET app.tenant",
+                "SELECT set_config('app.tenant', 'seven', true)",
+            )
+        ),
+        says("SHOW app.tenant", refused('unrecognized configuration parameter "app.tenant"', "42704")),
+        says("SELECT current_setting('app.tenant', true)", rows(None)),
         says("SET nonsense = 1", refused('unrecognized configuration parameter "nonsense"', "42704")),
     ),
     fact(

@@ -60,7 +60,6 @@ def test_tells(session: Connection, query: str, answer: str) -> None:
         ("enable_nestloop", "off"),
         ("dsql.enable_batched_nestloop", "off"),
         ("disable_sync_create_index", "off"),
-        ("app.tenant", "seven"),
     ],
 )
 def test_settable(session: Connection, name: str, value: str) -> None:
@@ -79,7 +78,8 @@ REFUSED = """
     default_transaction_isolation default_transaction_read_only statement_timeout lock_timeout work_mem
     idle_in_transaction_session_timeout maintenance_work_mem client_min_messages row_security synchronous_commit role
     session_replication_role standard_conforming_strings default_tablespace temp_buffers log_statement bytea_output
-    jit max_parallel_workers_per_gather random_page_cost lc_messages xmloption check_function_bodies
+    jit enable_hashagg enable_sort enable_memoize
+    max_parallel_workers_per_gather random_page_cost lc_messages xmloption check_function_bodies
     transaction_read_only
 """
 

@@ -73,9 +73,6 @@ REFUSED_TYPES = [
         ("ALTER TABLE nosuch ADD COLUMN v money", "datatype money not supported"),
         ("CREATE DOMAIN d AS money", "datatype money not supported"),
         ("SELECT '1'::money", "datatype money not supported"),
-        ("SELECT B'101'", "datatype bit not supported"),
-        ("SELECT X'1F'", "datatype bit not supported"),
-        ("SELECT point(1, 2)", "datatype point not supported"),
         ("SELECT line('{1,2,3}')", "datatype line not supported"),
         ("CREATE FUNCTION f(p point) RETURNS int LANGUAGE sql AS 'SELECT 1'", "datatype point not supported"),
         ("CREATE FUNCTION f() RETURNS money LANGUAGE sql AS 'SELECT 1'", "datatype money not supported"),
@@ -146,6 +143,18 @@ RULES = [
         ),
         says("SELECT '127.0.0.1'::inet", rows("127.0.0.1")),
         says("SELECT array_agg(g) FROM generate_series(1, 3) g", rows("{1,2,3}")),
+    ),
+    fact(
+        "ranges",
+        "ranges exist in expressions and arguments, but are no function's result",
+        says("SELECT int4range(1, 5) @> 3, '[1,5)'::int8range", rows(("t", "[1,5)"))),
+        says("CREATE FUNCTION low(r int4range) RETURNS int LANGUAGE sql AS 'SELECT lower(r)'", "CREATE FUNCTION"),
+        says("SELECT low('[7,9)')", rows("7")),
+        says(
+            "CREATE FUNCTION r() RETURNS int4range LANGUAGE sql AS 'SELECT int4range(1, 2)'",
+            refused("datatype int4range not supported"),
+        ),
+        says("DROP FUNCTION low", "DROP FUNCTION"),
     ),
     fact(
         "aliases",

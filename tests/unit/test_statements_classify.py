@@ -153,7 +153,7 @@ def test_transaction_modes(sql: str, isolation: str | None, read_only: bool | No
         ("SET LOCAL TimeZone = 'UTC'", "timezone", ("UTC",), True, True),
         ("SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE", "timezone", ("-08:00",), False, True),
         ("SET extra_float_digits = -3", "extra_float_digits", ("-3",), False, True),
-        ("SET enable_sort TO DEFAULT", "enable_sort", None, False, True),
+        ("SET enable_seqscan TO DEFAULT", "enable_seqscan", None, False, True),
         ("SET disable_sync_create_index = off", "disable_sync_create_index", ("off",), False, False),
         ("SET SESSION AUTHORIZATION DEFAULT", "session_authorization", None, False, False),
         ("RESET TRANSACTION ISOLATION LEVEL", "transaction_isolation", None, False, False),

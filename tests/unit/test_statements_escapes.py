@@ -192,7 +192,7 @@ def test_statements_that_lead_out(sql: str) -> None:
         "SELECT pg_sleep(1), pg_backend_pid(), pg_table_size('t'), current_setting('timezone')",
         "SELECT nextval('s'), currval('s'), setval('s', 5), lastval()",
         "SELECT app.pg_read_file('x'), app.set_config(1), app.lo_get(2)",
-        "SELECT set_config('search_path', '', false), pg_catalog.set_config('app.tenant', '7', true)",
+        "SELECT set_config('search_path', '', false), pg_catalog.set_config('timezone', 'UTC', true)",
         "SELECT pg_get_viewdef('v'), pg_table_is_visible(1), format_type(23, NULL), obj_description(1, 'pg_class')",
         "SELECT * FROM pg_settings, pg_catalog.pg_class",
         "SELECT ts_rewrite('a'::text, 'b', 'c')",

@@ -85,7 +85,7 @@ def check_keys(change: CatalogChange, state: CatalogState) -> None:
             if column.dropped:
                 _refuse_dropped(known.primary_key, column.number, known.columns[column.number - 1].name)
         if table.primary_key is None:
-            raise SqlError("0A000", f"cannot drop primary key constraint {known.primary_key.name}")
+            raise SqlError("0A000", "unsupported ALTER TABLE DROP CONSTRAINT statement")
     for table, index in _new_indexes(change, state):
         for key in (table.columns[number - 1] for number in index.columns if number):
             if key.type_oid not in (t.BPCHAR, t.VARCHAR):

@@ -37,23 +37,9 @@ NOT_IN_KEYS = frozenset({"timetz", "interval", "bytea", "json", "jsonb"})
 
 _NEVER = """
     money xml point line lseg box path polygon circle tsvector tsquery gtsvector pg_lsn
-    int4range int8range numrange daterange tsrange tstzrange
-    int4multirange int8multirange nummultirange datemultirange tsmultirange tstzmultirange
 """
 #: Refused wherever a statement names them, also in a cast.
 NEVER = {"bit": "bit", "varbit": "bit varying", **{name: name for name in _NEVER.split()}}
-
-#: Their constructors are refused with any number of arguments, e.g. int4range(1, 5).
-RANGES = frozenset(name for name in NEVER if name.endswith("range"))
-
-#: Of two arguments are the constructors of these.
-_OF_TWO = frozenset({"point", "box", "lseg", "line", "circle", "polygon"})
-
-
-def constructs(name: str, arguments: int) -> bool:
-    """Whether a call of a function with the name of a type in :data:`NEVER` makes a value of it, or is a cast."""
-    return arguments == 1 or (arguments == 2 and name in _OF_TWO) or name in RANGES
-
 
 _RUNTIME_ONLY = """
     aclitem cid cidr inet int2vector jsonpath macaddr macaddr8 name oid oidvector pg_brin_bloom_summary
@@ -61,8 +47,15 @@ _RUNTIME_ONLY = """
     regclass regcollation regconfig regdictionary regnamespace regoper regoperator regproc regprocedure regrole
     regtype tid txid_snapshot xid xid8
 """
+_RANGES = """
+    int4range int8range numrange daterange tsrange tstzrange
+    int4multirange int8multirange nummultirange datemultirange tsmultirange tstzmultirange
+"""
+#: In expressions and as arguments of functions, but neither in columns nor as a function's result.
+RANGES = frozenset(_RANGES.split())
+
 #: Known to queries (casts, catalogs), never a column's type.
-RUNTIME_ONLY = {"char": '"char"', **{name: name for name in _RUNTIME_ONLY.split()}}
+RUNTIME_ONLY = {"char": '"char"', **{name: name for name in (*_RUNTIME_ONLY.split(), *RANGES)}}
 
 _SERIAL = frozenset({"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"})
 
@@ -90,8 +83,13 @@ def not_supported(type_name: Node) -> Refusal:
 
 
 def refuse_in_query(type_name: Node) -> Refusal | None:
-    """For casts and type names in expressions. Arrays of supported types exist at run time."""
+    """For casts, type names in expressions and arguments. Arrays of supported types exist at run time."""
     return not_supported(type_name) if base_name(type_name) in NEVER else None
+
+
+def refuse_result(type_name: Node) -> Refusal | None:
+    """For what a function returns."""
+    return not_supported(type_name) if base_name(type_name) in RANGES else refuse_in_query(type_name)
 
 
 def refuse_column_type(type_name: Node) -> Refusal | None:

@@ -106,7 +106,7 @@ def _visit_call(facts: Facts, node: Node) -> None:
     name = functions.function_name(node)
     facts.functions.add(name)
     facts.refuse(functions.refuse_call(name, node))
-    if name in datatypes.NEVER and datatypes.constructs(name, len(node.get("args", ()))):
+    if name in datatypes.NEVER and len(node.get("args", ())) == 1:
         # PostgreSQL takes line('…') for a cast where there is no such function.
         facts.refuse(Refusal("0A000", f"datatype {datatypes.NEVER[name]} not supported"))
 
@@ -142,17 +142,16 @@ def _visit_cast(facts: Facts, node: Node) -> None:
 
 
 def _visit_type(facts: Facts, node: Node) -> None:
-    """Of a function's arguments and result."""
+    """Of a function's argument."""
     facts.refuse(datatypes.refuse_in_query(node))
+
+
+def _visit_result(facts: Facts, node: Node) -> None:
+    facts.refuse(datatypes.refuse_result(node))
 
 
 def _visit_expression(facts: Facts, node: Node) -> None:
     facts.operators.update(strings(node.get("name"))[-1:])
-
-
-def _visit_constant(facts: Facts, node: Node) -> None:
-    if "bsval" in node:
-        facts.refuse(Refusal("0A000", "datatype bit not supported"))
 
 
 def _visit_parameter(facts: Facts, node: Node) -> None:
@@ -176,8 +175,7 @@ _VISITORS = {
     "LockingClause": _visit_locking,
     "TypeCast": _visit_cast,
     "argType": _visit_type,
-    "returnType": _visit_type,
-    "A_Const": _visit_constant,
+    "returnType": _visit_result,
     "A_Expr": _visit_expression,
     "ParamRef": _visit_parameter,
     "RangeTableSample": _visit_sample,

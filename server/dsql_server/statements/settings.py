@@ -8,20 +8,26 @@ from dsql_server.statements.model import Refusal
 BATCHED_JOINS_PARAMETER = "dsql.enable_batched_nestloop"
 DSQL_PARAMETERS = frozenset({"disable_sync_create_index", BATCHED_JOINS_PARAMETER})
 
-#: Parameters that change how values look or how a query is planned; nothing that reaches beyond the session.
+#: Parameters that change how values look or how a query is planned, as AWS's documentation lists them.
 SETTABLE = frozenset(
     {
         "application_name",
         "client_encoding",
         "datestyle",
+        "enable_bitmapscan",
+        "enable_hashjoin",
+        "enable_indexonlyscan",
+        "enable_indexscan",
+        "enable_material",
+        "enable_mergejoin",
+        "enable_nestloop",
+        "enable_seqscan",
         "extra_float_digits",
         "intervalstyle",
         "search_path",
         "timezone",
     }
 )
-
-SETTABLE_PREFIX = "enable_"  #: PostgreSQL's planner switches
 
 #: Names whose part before the dot is taken: by Aurora DSQL, and by what the machinery notes in a session.
 RESERVED_PREFIXES = frozenset({"dsql", "dsqlkit"})
@@ -133,7 +139,7 @@ def refuse_encoding(encoding: str) -> Refusal | None:
 def refuse_change(name: str) -> Refusal | None:
     """Whether SET, RESET or set_config() of a parameter is refused.
 
-    A name that nobody knows is left to the engine, which answers 42704; so are custom parameters (``app.tenant``).
+    A name that nobody knows is left to the engine, which answers 42704. There are no custom parameters (``app.x``).
     """
     name = name.lower()
     if name in DSQL_PARAMETERS or name in SETTABLE:
@@ -141,11 +147,11 @@ def refuse_change(name: str) -> Refusal | None:
     prefix, dot, _ = name.partition(".")
     if dot:
         if prefix not in RESERVED_PREFIXES:
-            return None
+            return refuse_parameter(name)
         return Refusal(
             "42602", f'invalid configuration parameter name "{name}"', detail=f'"{prefix}" is a reserved prefix.'
         )
-    if name.startswith(SETTABLE_PREFIX) or name not in POSTGRESQL_PARAMETERS:
+    if name not in POSTGRESQL_PARAMETERS:
         return None
     return refuse_parameter(name)
 
