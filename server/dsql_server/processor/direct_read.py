@@ -294,7 +294,7 @@ def read_directly(
 
 def _orders(statement: Node, scans: dict[str, Scan], aliases: list[str]) -> tuple[Order, ...] | None:
     """What ORDER BY says, if it names nothing but columns of the tables; else None."""
-    renamed = {target.name for target in statement.targetList if target.name is not None}
+    renamed = {target.name for target in statement.targetList or () if target.name is not None}
     found: list[Order] = []
     for item in statement.sortClause or ():
         if item.useOp or item.sortby_nulls != SortByNulls.SORTBY_NULLS_DEFAULT or not is_a(item.node, ast.ColumnRef):
