@@ -169,6 +169,9 @@ def test_asynchronous_sessions_and_connections(
             async for attempt in retrying(engine):
                 async with attempt as connection:
                     await connection.execute(sa.update(Account).values(balance=Account.balance + 1))
+            async with engine.connect() as connection:
+                streamed = await connection.stream(sa.text("SELECT generate_series(1, 100)"))
+                assert [number async for (number,) in streamed] == list(range(1, 101))
             async with AsyncSession(engine) as session, session.begin():
                 with pytest.raises(SavepointError):
                     async with session.begin_nested():

@@ -19,6 +19,14 @@ class DSQLExecutionContext_psycopg(DSQLExecutionContext, PGExecutionContext_psyc
     """One statement's execution by psycopg."""
 
 
+class DSQLExecutionContextAsync_psycopg(DSQLExecutionContext_psycopg):
+    """The same for asynchronous connections."""
+
+    def create_server_side_cursor(self) -> Any:
+        """An ordinary cursor, which reads the whole answer: a named one would need DECLARE CURSOR."""
+        return self._dbapi_connection.cursor()
+
+
 class DSQLDialect_psycopg(DSQLDialect, PGDialect_psycopg):
     """Aurora DSQL by psycopg."""
 
@@ -56,6 +64,8 @@ class DSQLDialectAsync_psycopg(DSQLDialect_psycopg, PGDialectAsync_psycopg):
 
     is_async = True
     supports_statement_cache = True
+    supports_server_side_cursors = True  # so far that stream() works, which SQLAlchemy refuses otherwise
+    execution_ctx_cls = DSQLExecutionContextAsync_psycopg
 
     @classmethod
     def import_dbapi(cls) -> Any:
