@@ -88,7 +88,7 @@ def _database(name):
     }}
 
 DATABASES = {{"default": _database("{label}"), "other": _database("{label}_other")}}
-SECRET_KEY = "of no use"
+SECRET_KEY = "django_tests_secret_key"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False

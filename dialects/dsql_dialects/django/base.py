@@ -9,6 +9,7 @@ from typing import Any
 
 import django
 from django.core.exceptions import ImproperlyConfigured
+from django.db import DataError, IntegrityError, OperationalError
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as postgresql
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
@@ -17,6 +18,8 @@ from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
 from dsql_connectors.core.pooling import MAX_LIFETIME_S, lifetime_s
+from dsql_dialects.django import cache_table
+from dsql_dialects.django.broken_transactions import broken_transaction
 from dsql_dialects.django.client import DatabaseClient
 from dsql_dialects.django.creation import DatabaseCreation
 from dsql_dialects.django.drivers import Cursor, ServerBindingCursor, connector, is_psycopg3, watched
@@ -254,6 +257,21 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             return self.connection is not None and not self.connection.closed
         usable: bool = super().is_usable()
         return usable
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """As Django's; for ``createcachetable``, one that knows DSQL's definitions."""
+        cursor = super().create_cursor(name)
+        return cache_table.CacheTableCursor(self, cursor) if cache_table.is_being_made() else cursor
+
+    def validate_no_broken_transaction(self) -> None:
+        """As Django's, which refuses everything after an error in a nested block.
+
+        :raises TransactionManagementError: which is also of the kind of the error that broke the transaction: where
+            Django's own code goes on after a savepoint, such as ``update_or_create()``, that one is expected.
+        """
+        if self.needs_rollback and type(self.rollback_exc) in (DataError, IntegrityError, OperationalError):
+            raise broken_transaction(self.rollback_exc) from self.rollback_exc
+        super().validate_no_broken_transaction()
 
     def chunked_cursor(self) -> Any:
         """An ordinary cursor: DSQL has none on the server's side."""

@@ -90,6 +90,8 @@ class DatabaseCreation(PostgresqlCreation):
             if self._uses_local_server:
                 self._uses_local_server = False
                 local_server.release()
+        elif suffix is None and old_database_name is not None:  # the run began in another process
+            self.connection.settings_dict["NAME"] = old_database_name
 
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         """Read and write where the primary does."""

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 from django.db.backends.postgresql.features import DatabaseFeatures as PostgresqlFeatures
 from django.utils.functional import cached_property
 
 #: Tests of Django's own suite that can't run here, by reason.
 SKIPPED_TESTS = {
-    "A savepoint in the middle of a transaction: SAVEPOINT is refused.": {
-        *(
-            f"transactions.tests.{case}.test_{name}"
-            for case in ("AtomicInsideTransactionTests", "AtomicWithoutAutocommitTests")
-            for name in (
-                "alternate_decorator_syntax_rollback",
-                "decorator_syntax_rollback",
-                "force_rollback",
-                "merged_commit_rollback",
-                "merged_rollback_commit",
-                "merged_rollback_rollback",
-                "nested_commit_rollback",
-                "nested_rollback_commit",
-                "nested_rollback_rollback",
-                "prevent_rollback",
-                "reuse_commit_rollback",
-                "reuse_rollback_commit",
-                "reuse_rollback_rollback",
-                "rollback",
-            )
-        ),
-        "transactions.tests.AtomicMergeTests.test_merged_inner_savepoint_rollback",
-        "transactions.tests.AtomicTests.test_nested_commit_rollback",
-        "transactions.tests.AtomicTests.test_prevent_rollback",
-        "transactions.tests.AtomicTests.test_reuse_commit_rollback",
-    },
-    "More than 3,000 rows change in one transaction.": {
-        "delete.tests.DeletionTests.test_large_delete",
-        "delete.tests.DeletionTests.test_large_delete_related",
-        "delete.tests.FastDeleteTests.test_fast_delete_large_batch",
-        "queries.test_bulk_update.BulkUpdateTests.test_large_batch",
-    },
     "Counts on a writer that waits for a lock; here nobody waits, and the later COMMIT is refused.": {
         "get_or_create.tests.UpdateOrCreateTransactionTests.test_creation_in_transaction",
         "get_or_create.tests.UpdateOrCreateTransactionTests.test_updates_in_transaction",
+        "delete_regress.tests.DeleteLockingTest.test_concurrent_delete",
         "select_for_update.tests.SelectForUpdateTests.test_raw_lock_not_available",
     },
     "There are no cursors on the server's side.": {
@@ -121,11 +92,6 @@ FAILING_TESTS = {
         f"{_SCHEMA}alter_field_with_custom_db_type",
     },
     "A key can't be jsonb; KeyTextTransform makes one of text.": {f"{_SCHEMA}func_index_json_key_transform"},
-    "update_or_create() calls get_or_create() in a transaction; the IntegrityError can't be undone alone.": {
-        "get_or_create.tests.UpdateOrCreateTests.test_integrity",
-        "get_or_create.tests.UpdateOrCreateTests.test_manual_primary_key_test",
-        "get_or_create.tests.UpdateOrCreateTestsWithManualPKs.test_create_with_duplicate_primary_key",
-    },
     "TRUNCATE is refused; flush deletes.": {
         f"backends.postgresql.test_operations.PostgreSQLOperationsTests.test_{name}"
         for name in (
@@ -177,6 +143,15 @@ FAILING_TESTS = {
 }
 
 
+def _asked_by_test_case() -> bool:
+    """Whether a feature is read by Django's TestCase, rather than for a test that needs the feature itself."""
+    from django.test import testcases
+
+    asks = getattr(testcases, "connections_support_savepoints", None)
+    expression = sys._getframe(2)  # that of a generator in the function
+    return asks is not None and expression.f_back is not None and expression.f_back.f_code is asks.__code__
+
+
 class DatabaseFeatures(PostgresqlFeatures):
     """Features of Aurora DSQL."""
 
@@ -217,8 +192,8 @@ class DatabaseFeatures(PostgresqlFeatures):
 
     @property
     def uses_savepoints(self) -> bool:
-        """SAVEPOINT is refused. For the blocks of test cases, which is all that asks for it, isolation.py stands in."""
-        return self.connection.isolation is not None
+        """False: SAVEPOINT is refused. To ``TestCase``, which undoes tests by them, isolation.py stands in."""
+        return self.connection.isolation is not None and _asked_by_test_case()
 
     @cached_property
     def django_test_skips(self) -> dict[str, set[str]]:

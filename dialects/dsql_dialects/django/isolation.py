@@ -128,7 +128,7 @@ class Isolation:
 
     def savepoint(self, sid: str) -> None:
         """A block begins in the test case's: keep what it would lose when it fails."""
-        self._keep_written()
+        self.keep_written()
         self._levels.append(Level(sid, {}))
 
     def release(self, sid: str) -> None:
@@ -167,7 +167,8 @@ class Isolation:
         self._written.clear()
         self._written_anywhere = False
 
-    def _keep_written(self) -> None:
+    def keep_written(self) -> None:
+        """Commit what was written since the last COMMIT, so that it can be undone all the same."""
         if self._written or self._written_anywhere:
             before = self._levels[-1].before
             with self._cursor() as cursor:

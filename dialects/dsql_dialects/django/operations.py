@@ -29,6 +29,10 @@ class DatabaseOperations(PostgresqlOperations):
         statements: list[str] = BaseDatabaseOperations.prepare_sql_script(self, sql)
         return statements
 
+    def tablespace_sql(self, tablespace: str, inline: bool = False) -> str:
+        """Nothing: there are no tablespaces, and Django ignores those of models where there are none."""
+        return ""
+
     def adapt_ipaddressfield_value(self, value: str | None) -> str | None:
         """Addresses are stored as text: inet can't be stored."""
         return value or None
