@@ -93,7 +93,10 @@ def test_other_integers_stay_what_they_are() -> None:
     field = models.IntegerField()
     field.set_attributes_from_name("number")
     assert field.db_type(connection) == "integer"
+    assert field.rel_db_type(connection) == "integer"
+    assert models.IntegerField().db_type(connection) == "integer"
     assert models.IntegerField().cast_db_type(connection) == "integer"
+    assert models.PositiveSmallIntegerField().rel_db_type(connection) == "smallint"
 
 
 def test_nothing_of_django_is_changed() -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
+from types import FrameType
 from typing import Any
 
 import django
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DataError, IntegrityError, OperationalError
+from django.db import DataError, IntegrityError, NotSupportedError, OperationalError
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as postgresql
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.db.backends.utils import debug_transaction
+from django.db.models import AutoField, SmallAutoField
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
@@ -43,13 +46,29 @@ HAS_POOLS = django.VERSION >= (5, 1)
 BACKEND_OPTIONS = ("schema", "identity_cache", "isolation_level", "assume_role", "pool", "server_side_binding")
 
 
-def _integer_of(attached: str) -> Any:
-    """The type of an integer field, which is ``bigint`` for one that belongs to no model.
+#: Django asks for the type of a reference to an AutoField by ``IntegerField().db_type()``, here.
+_REFERENCES = tuple(field.rel_db_type.__code__ for field in (AutoField, SmallAutoField))
 
-    Django asks for the type of a foreign key to an AutoField by ``IntegerField().db_type()``; keys are bigint here,
-    and what refers to them must be, too.
-    """
-    return lambda field: attached if field.get("column") or field.get("name") else "bigint"
+#: From ``data_types`` up to there.
+_FRAMES_MAX = 6
+
+
+def _integer_of(attached: str) -> Any:
+    """The type of an integer field, which is ``bigint`` where it stands for a reference: keys are bigint here."""
+
+    def type_of(field: Any) -> str:
+        if field.get("column") or field.get("name"):
+            return attached
+        frame: FrameType | None = sys._getframe(1)
+        for _ in range(_FRAMES_MAX):
+            if frame is None:
+                break
+            if frame.f_code in _REFERENCES:
+                return "bigint"
+            frame = frame.f_back
+        return attached
+
+    return type_of
 
 
 class DatabaseWrapper(postgresql.DatabaseWrapper):
@@ -257,6 +276,13 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             return self.connection is not None and not self.connection.closed
         usable: bool = super().is_usable()
         return usable
+
+    def check_database_version_supported(self) -> None:
+        """As Django's. Both versions are PostgreSQL's: the one as which DSQL answers and the one that Django needs."""
+        try:
+            super().check_database_version_supported()
+        except NotSupportedError as error:
+            raise NotSupportedError(str(error).replace(self.display_name, "PostgreSQL")) from error
 
     def create_cursor(self, name: str | None = None) -> Any:
         """As Django's; for ``createcachetable``, one that knows DSQL's definitions."""

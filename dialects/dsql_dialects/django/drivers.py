@@ -44,16 +44,21 @@ class WatchedMixin:
     """A cursor that tells a test run's isolation what it executes."""
 
     _dsql_isolation: Any  #: dsql_dialects.django.isolation.Isolation
+    rowcount: int
 
     def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         """As the driver's."""
         self._dsql_tell(query)
-        return super().execute(query, *args, **kwargs)  # type: ignore[misc]
+        result = super().execute(query, *args, **kwargs)  # type: ignore[misc]
+        self._dsql_isolation.changed(self.rowcount)
+        return result
 
     def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         """As the driver's."""
         self._dsql_tell(query)
-        return super().executemany(query, *args, **kwargs)  # type: ignore[misc]
+        result = super().executemany(query, *args, **kwargs)  # type: ignore[misc]
+        self._dsql_isolation.changed(self.rowcount)
+        return result
 
     def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
         """As psycopg's."""

@@ -8,6 +8,9 @@ So, as long as all enclosing blocks are the test case's own, a savepoint is a CO
 anything was, and rolling back to it is a ROLLBACK. What was committed on the way is undone when the block that it was
 written in is rolled back: the rows of each table written to were read before that COMMIT, and only the difference is
 put back. A test that commits nothing costs a ROLLBACK.
+
+What a test does outside of such blocks is many transactions in production, and one here. Since a transaction takes
+3,000 rows, it is committed in between, too, once it has become large.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from dsql_dialects.django.tables import (
 
 #: Rows put back in one transaction; DSQL takes 3,000.
 ROWS_MAX = 2500
+
+#: After so many written rows, a test's next transaction begins where it would begin in production.
+ROWS_BEFORE_COMMIT = 500
 
 _BLANKS = re.compile(r"\s+|--[^\n]*\n|/\*.*?\*/", re.DOTALL)
 _WRITE = re.compile(
@@ -102,6 +108,8 @@ class Isolation:
         self._levels = [Level(None, {})]
         self._written: set[str] = set()
         self._written_anywhere = False
+        self._rows_written = 0  #: since the last COMMIT
+        self._writing_block: Any = None  #: the outermost block of the code that is tested, as of the last statement
         self._keys: list[ForeignKey] | None = None
 
     @property
@@ -118,13 +126,24 @@ class Isolation:
     def saw(self, statement: str) -> None:
         """Take note of a statement that is about to run."""
         blocks = self._connection.atomic_blocks
-        if self._written_anywhere or not blocks or not blocks[0]._from_testcase:
+        if not blocks or not blocks[0]._from_testcase:
+            return
+        block = next((block for block in blocks if not block._from_testcase), None)
+        if self._rows_written >= ROWS_BEFORE_COMMIT and (block is None or block is not self._writing_block):
+            self.keep_written()
+        self._writing_block = block
+        if self._written_anywhere:
             return
         tables = tables_written(statement)
         if tables is None:
             self._written_anywhere = True
         else:
             self._written |= tables
+
+    def changed(self, rows: int) -> None:
+        """A statement is over, and has changed so many rows, or read them if it didn't write."""
+        if self._written or self._written_anywhere:
+            self._rows_written += max(rows, 0)
 
     def savepoint(self, sid: str) -> None:
         """A block begins in the test case's: keep what it would lose when it fails."""
@@ -166,6 +185,7 @@ class Isolation:
     def _forget_written(self) -> None:
         self._written.clear()
         self._written_anywhere = False
+        self._rows_written = 0
 
     def keep_written(self) -> None:
         """Commit what was written since the last COMMIT, so that it can be undone all the same."""

@@ -15,6 +15,8 @@ from dsql_dialects.django.tables import foreign_keys, referencing
 class DatabaseOperations(PostgresqlOperations):
     """SQL that differs from PostgreSQL's."""
 
+    compiler_module = "dsql_dialects.django.compiler"
+
     cast_data_types = {
         "AutoField": "bigint",
         "BigAutoField": "bigint",

@@ -147,15 +147,22 @@ class StepRunner(PostgresqlSchemaEditor):
 
     def _execute(self, key: str, step: Ddl) -> str | None:
         """Run one statement; the id of its job if it has one."""
-        row = None
+        rows: list[Any] = []
+
+        def fetch_job(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+            result = execute(sql, params, many, context)
+            if is_async(sql) and context["cursor"].description:
+                rows.append(context["cursor"].fetchone())
+            return result
+
         try:
-            if _DDL.match(step.sql) and not is_async(step.sql):
-                super(PostgresqlSchemaEditor, self).execute(step.sql, None)
+            if _DDL.match(step.sql):
+                with self.connection.execute_wrapper(fetch_job):
+                    super(PostgresqlSchemaEditor, self).execute(step.sql, None)
             else:
                 logger.debug("%s; (params %r)", step.sql, None, extra={"params": None, "sql": step.sql})
                 with self.connection.cursor() as cursor:
                     cursor.execute(step.sql)
-                    row = cursor.fetchone() if is_async(step.sql) and cursor.description else None
         except DatabaseError as error:
             state = getattr(error.__cause__, "sqlstate", None) or getattr(error.__cause__, "pgcode", None)
             if self._journal.may_be_done(key) and (
@@ -168,7 +175,7 @@ class StepRunner(PostgresqlSchemaEditor):
             raise
         if _MAKES.match(step.sql) or _REMOVES.match(step.sql):
             self._journal.caught_up()
-        return None if row is None else str(row[0])
+        return str(rows[0][0]) if rows and rows[0] else None
 
     def _has_constraint(self, sql: str) -> bool:
         """Whether the index that a constraint was to be made of is that constraint already."""
