@@ -2,7 +2,9 @@
 
 The same test cases run on a local cluster and, by Django's own backend, on a plain PostgreSQL 16, in turns. Each class
 has data of its own and tests that do nothing, one INSERT, or what a view does: read, and write in an ``atomic`` block.
-Prints the median time from the beginning of a test's set-up to the end of its tear-down, and the quotient.
+The backends take turns class by class, so that whatever else the machine does meets both alike. Prints what a test's
+set-up and tear-down take, and what the whole test takes: the median of the classes and the least in parentheses, and
+the median of the rounds' quotients with the range in which half of them lie.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import time
 import unittest
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import django
 from django.conf import settings
@@ -23,7 +25,8 @@ from django.conf import settings
 from dsql_server.engine import EngineInstance, find_binaries
 from dsql_server.testing import LocalCluster
 
-ROUNDS = 40
+ROUNDS = 30
+TESTS_IN_A_CLASS = 10
 
 
 @contextlib.contextmanager
@@ -51,6 +54,15 @@ def cases() -> dict[str, type[unittest.TestCase]]:
 
     class Base(TestCase):
         databases = {"default"}
+        inside_s = 0.0  #: seconds spent in tests themselves
+
+        def test(self) -> None:
+            started_s = time.perf_counter()
+            self.work()
+            type(self).inside_s += time.perf_counter() - started_s
+
+        def work(self) -> None:
+            raise NotImplementedError
 
         @classmethod
         def setUpTestData(cls) -> None:
@@ -58,15 +70,15 @@ def cases() -> dict[str, type[unittest.TestCase]]:
                 Group.objects.create(name=f"group {number}")
 
     class Nothing(Base):
-        def test(self) -> None:
+        def work(self) -> None:
             pass
 
     class OneInsert(Base):
-        def test(self) -> None:
+        def work(self) -> None:
             Group.objects.create(name="another")
 
     class AsAView(Base):
-        def test(self) -> None:
+        def work(self) -> None:
             self.assertEqual(Group.objects.count(), 5)
             with transaction.atomic():
                 Group.objects.create(name="another")
@@ -75,20 +87,35 @@ def cases() -> dict[str, type[unittest.TestCase]]:
     return {"nothing": Nothing, "one insert": OneInsert, "as a view": AsAView}
 
 
-def median_ms(case: type[unittest.TestCase], rounds: int) -> float:
-    """Of one test with its set-up and tear-down; the class's is not counted."""
-    times: list[float] = []
+class Batch(NamedTuple):
+    """The mean time of one test, in milliseconds; the class's own set-up is not counted."""
+
+    around: float  #: set-up and tear-down
+    whole: float
+
+
+def measure(case: Any, tests: int) -> Batch:
+    """Run one test so often, in one class."""
     case.setUpClass()
     try:
-        for _ in range(rounds):
+        case.inside_s = passed_s = 0.0
+        for _ in range(tests):
             result = unittest.TestResult()
             started_s = time.perf_counter()
             case("test")(result)
-            times.append(time.perf_counter() - started_s)
+            passed_s += time.perf_counter() - started_s
             assert result.wasSuccessful(), result
     finally:
         case.tearDownClass()
-    return statistics.median(times) * 1000
+    return Batch((passed_s - case.inside_s) / tests * 1000, passed_s / tests * 1000)
+
+
+def row(label: str, kind: str, found: list[list[Batch]]) -> str:
+    """A line of the table: both backends' times, and their quotient."""
+    ours, theirs = ([getattr(batch, kind) for batch in batches] for batches in found)
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
+    times = " | ".join(f"{statistics.median(ms):.2f} ({min(ms):.2f})" for ms in (ours, theirs))
+    return f"| {label} | {times} | {middle:.1f} ({low:.1f} to {high:.1f}) |"
 
 
 def main(rounds: int) -> None:
@@ -114,16 +141,15 @@ def main(rounds: int) -> None:
             wrappers[name] = handler["default"]
             connections["default"] = wrappers[name]
             wrappers[name].creation.create_test_db(verbosity=0, serialize=False)
+        print(f"| milliseconds | {' | '.join(wrappers)} | quotient |\n|---|--:|--:|--:|")
         for label, case in cases().items():
-            medians = {}
-            for name, wrapper in wrappers.items():
-                connections["default"] = wrapper
-                median_ms(case, 5)
-                medians[name] = median_ms(case, rounds)
-            quotient = medians["Aurora DSQL"] / medians["PostgreSQL"]
-            print(
-                f"{label:12}" + "".join(f"{name} {ms:.2f} ms  " for name, ms in medians.items()) + f"{quotient:.1f} x"
-            )
+            found: list[list[Batch]] = [[] for _ in wrappers]
+            for _ in range(rounds):
+                for batches, wrapper in zip(found, wrappers.values(), strict=True):
+                    connections["default"] = wrapper
+                    batches.append(measure(case, TESTS_IN_A_CLASS))
+            print(row(f"{label}: set-up and tear-down", "around", found))
+            print(row(f"{label}: with the test itself", "whole", found), flush=True)
         for wrapper in wrappers.values():
             connections["default"] = wrapper
             wrapper.creation.destroy_test_db(wrapper.settings_dict["NAME"], verbosity=0)
