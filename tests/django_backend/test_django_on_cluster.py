@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.contrib.contenttypes.models import ContentType
+from django.core.cache.backends.db import DatabaseCache
+from django.core.management import call_command
+from django.db import IntegrityError, InterfaceError, NotSupportedError, OperationalError, connections, transaction
+from django.db.models import Value
+from django.db.models.functions import SHA1, SHA224, SHA256, SHA512
 from django.http import HttpResponse
 from django.test import RequestFactory
 
@@ -212,7 +218,85 @@ def test_a_test_case_is_undone(counters: Any) -> None:
         assert execute(counters, "SELECT * FROM counter") == [(1, 0)]
     finally:
         counters.close()
+        counters.isolation.close()
         counters.isolation = None
+
+
+def test_a_test_case_may_change_more_rows_than_a_transaction(counters: Any) -> None:
+    counters.isolation = Isolation(counters)
+    counters.close()
+    try:
+        outer = transaction.atomic()
+        outer._from_testcase = True
+        with outer:
+            for first in (1000, 3000, 5000):
+                with transaction.atomic(savepoint=False):
+                    execute(
+                        counters, f"INSERT INTO counter SELECT n, 0 FROM generate_series({first}, {first + 1999}) n"
+                    )
+            assert execute(counters, "SELECT count(*) FROM counter") == [(6001,)]
+            transaction.set_rollback(True)
+        assert execute(counters, "SELECT * FROM counter") == [(1, 0)]
+    finally:
+        counters.close()
+        counters.isolation.close()
+        counters.isolation = None
+
+
+def test_constraints_are_deferred_again_after_a_check(counters: Any) -> None:
+    execute(
+        counters,
+        "CREATE TABLE owner (id int PRIMARY KEY)",
+        "CREATE TABLE owned (id int PRIMARY KEY, owner int REFERENCES owner DEFERRABLE INITIALLY DEFERRED)",
+    )
+    counters.isolation = Isolation(counters)
+    counters.close()
+    try:
+        outer = transaction.atomic()
+        outer._from_testcase = True
+        with outer:
+            execute(counters, "INSERT INTO owned VALUES (1, NULL)")
+            counters.check_constraints()
+            execute(counters, "INSERT INTO owned VALUES (2, 2)")
+            with pytest.raises(IntegrityError):
+                counters.check_constraints()
+            transaction.set_rollback(True)
+    finally:
+        counters.close()
+        counters.isolation.close()
+        counters.isolation = None
+
+
+def test_what_breaks_a_transaction_keeps_its_kind(counters: Any) -> None:
+    with pytest.raises(IntegrityError, match=r"no savepoints.*duplicate key") as caught, transaction.atomic():
+        try:
+            with transaction.mark_for_rollback_on_error(counters.alias):
+                execute(counters, "INSERT INTO counter VALUES (1, 1)")
+        except IntegrityError:
+            execute(counters, "SELECT 1")
+    assert isinstance(caught.value, transaction.TransactionManagementError)
+
+
+def test_the_cache_in_the_database(counters: Any) -> None:
+    call_command("createcachetable", "cached", verbosity=0)
+    call_command("createcachetable", "cached", verbosity=0)  # which finds it
+    index = "SELECT indexdef FROM pg_indexes WHERE tablename = 'cached' AND indexname = 'cached_expires'"
+    assert "(expires)" in execute(counters, index)[0][0]
+    cache = DatabaseCache("cached", {})
+    cache.set("key", [1, 2])
+    assert cache.get("key") == [1, 2]
+
+
+def test_hashes_need_no_extension(django_connection: Any) -> None:
+    values = {name: kind(Value("dsql")) for name, kind in (("sha224", SHA224), ("sha256", SHA256), ("sha512", SHA512))}
+    found = ContentType.objects.none().query.get_compiler(connection=django_connection)
+    for name, expression in values.items():
+        sql, parameters = found.compile(expression.resolve_expression(found.query))
+        with django_connection.cursor() as cursor:
+            cursor.execute(f"SELECT {sql}", parameters)
+            assert cursor.fetchone() == (hashlib.new(name, b"dsql").hexdigest(),)
+    with pytest.raises(NotSupportedError, match="use SHA256"):
+        found.compile(SHA1(Value("dsql")).resolve_expression(found.query))
 
 
 def test_what_is_nested_in_a_test_cases_block_has_no_savepoint(counters: Any) -> None:
@@ -229,6 +313,7 @@ def test_what_is_nested_in_a_test_cases_block_has_no_savepoint(counters: Any) ->
             transaction.set_rollback(True)
     finally:
         counters.close()
+        counters.isolation.close()
         counters.isolation = None
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import django
 import pytest
+from django.core.management import CommandError
 from django.db import DatabaseError, IntegrityError, connections, migrations, models
-from schema_project import Project, create_item
+from django.db.migrations.state import ProjectState
+from schema_project import Project, create_item, run_migration
+
+from dsql_dialects.django.schema_lease import EXPIRES_S, Holder, end_turn, take_turn
+from dsql_dialects.django.schema_notes import JOURNAL_TABLE, read_notes
 
 
 def elsewhere(*statements: str) -> list[DatabaseError]:
@@ -102,3 +110,36 @@ def test_other_sessions_change_the_schema_before_every_statement(project: Projec
         )
     assert refused == [] and next(numbers) > 8
     assert project.rows("SELECT name, size FROM shop_item") == [("first", 1)]
+
+
+@pytest.mark.parametrize(
+    ("host", "process", "age_s", "waits"),
+    [
+        (socket.gethostname(), os.getppid(), 0.0, True),
+        (socket.gethostname(), os.getppid(), EXPIRES_S + 1, False),
+        (socket.gethostname(), 2**22 + 1, 0.0, False),  # there is no such process
+        (socket.gethostname(), os.getpid(), 0.0, False),
+        ("elsewhere", os.getpid(), 0.0, True),
+        ("elsewhere", os.getpid(), EXPIRES_S + 1, False),
+    ],
+)
+def test_one_migrates_at_a_time(project: Project, host: str, process: int, age_s: float, waits: bool) -> None:
+    connection = project.connection
+    end_turn(connection)
+    read_notes(connection)  # which makes the table
+    with connection.cursor() as cursor:
+        other = str(Holder(host, process, time.time() - age_s))
+        cursor.execute(f"INSERT INTO {JOURNAL_TABLE} VALUES ('', 'lease', %s)", [other])
+    migration = migrations.Migration("0001_initial", "shop")
+    migration.operations = [migrations.CreateModel("Turn", [("id", models.AutoField(primary_key=True))])]
+    if waits:
+        with pytest.raises(CommandError, match=f"{process} on {host}.*DELETE FROM {JOURNAL_TABLE}"):
+            run_migration(connection, migration, ProjectState())
+        assert project.rows("SELECT to_regclass('shop_turn')") == [(None,)]
+        assert project.rows(f"SELECT detail FROM {JOURNAL_TABLE}") == [(other,)]
+        return
+    run_migration(connection, migration, ProjectState())
+    assert project.rows("SELECT to_regclass('shop_turn') IS NOT NULL") == [(True,)]
+    assert take_turn(connection) is False  # it is still ours
+    end_turn(connection)
+    assert project.rows(f"SELECT count(*) FROM {JOURNAL_TABLE} WHERE migration = ''") == [(0,)]

@@ -20,7 +20,7 @@ from django.db.models import AutoField, SmallAutoField
 from django.utils.asyncio import async_unsafe
 from django.utils.functional import cached_property
 
-from dsql_connectors.core.pooling import MAX_LIFETIME_S, lifetime_s
+from dsql_connectors.core.pooling import MAX_LIFETIME_S, closed_by_peer, lifetime_s
 from dsql_dialects.django import cache_table
 from dsql_dialects.django.broken_transactions import broken_transaction
 from dsql_dialects.django.client import DatabaseClient
@@ -235,12 +235,6 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             self.close()
         super().close_if_health_check_failed()
 
-    def close(self) -> None:
-        """As Django's."""
-        if self.isolation is not None:
-            self.isolation.close()
-        super().close()
-
     def _rollback(self) -> None:
         super()._rollback()
         if self.isolation is not None and not self.in_atomic_block:
@@ -266,14 +260,19 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
             self.isolation.release(sid)
 
     def check_constraints(self, table_names: Any = None) -> None:
-        """As Django's. At the end of a test that has written nothing there is nothing to check."""
-        if self.isolation is None or not self.isolation.wrote_nothing:
+        """As Django's. At the end of a test, at most one statement: what follows puts back the state before it."""
+        if self.isolation is None or not self.isolation.in_test_case_only:
             super().check_constraints(table_names)
+        elif not self.isolation.wrote_nothing:
+            with self.cursor() as cursor:
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            self.isolation.constraints_are_immediate = True
 
     def is_usable(self) -> bool:
-        """As Django's; an idle connection in a test case is as usable as it was before, without asking the server."""
-        if self.isolation is not None and self.isolation.wrote_nothing and not self.errors_occurred:
-            return self.connection is not None and not self.connection.closed
+        """As Django's; of one in a test case the socket says it, without asking the server."""
+        if self.isolation is not None and self.isolation.in_test_case_only and not self.errors_occurred:
+            connection = self.connection
+            return connection is not None and not connection.closed and not closed_by_peer(connection.fileno())
         usable: bool = super().is_usable()
         return usable
 

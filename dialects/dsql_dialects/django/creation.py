@@ -76,7 +76,9 @@ class DatabaseCreation(PostgresqlCreation):
         """Drop the run's schema, or one of its copies, unless it is to be kept."""
         self.connection.close()
         self.connection.close_pool()
-        self.connection.isolation = None
+        if self.connection.isolation is not None:
+            self.connection.isolation.close()
+            self.connection.isolation = None
         schema = self._schema if suffix is None else f"{self._schema}_{suffix}"
         if verbosity >= 1:
             name = self._get_database_display_str(verbosity, schema)

@@ -109,6 +109,7 @@ class Isolation:
         self._written: set[str] = set()
         self._written_anywhere = False
         self._rows_written = 0  #: since the last COMMIT
+        self.constraints_are_immediate = False  #: until the next statement or ROLLBACK
         self._writing_block: Any = None  #: the outermost block of the code that is tested, as of the last statement
         self._keys: list[ForeignKey] | None = None
 
@@ -128,6 +129,10 @@ class Isolation:
         blocks = self._connection.atomic_blocks
         if not blocks or not blocks[0]._from_testcase:
             return
+        if self.constraints_are_immediate:
+            self.constraints_are_immediate = False
+            with self._connection.connection.cursor() as cursor:
+                cursor.execute("SET CONSTRAINTS ALL DEFERRED")
         block = next((block for block in blocks if not block._from_testcase), None)
         if self._rows_written >= ROWS_BEFORE_COMMIT and (block is None or block is not self._writing_block):
             self.keep_written()
@@ -177,7 +182,7 @@ class Isolation:
         self._keys = None
 
     def close(self) -> None:
-        """Close the second connection."""
+        """Close the second connection, which is kept from class to class."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -186,6 +191,7 @@ class Isolation:
         self._written.clear()
         self._written_anywhere = False
         self._rows_written = 0
+        self.constraints_are_immediate = False
 
     def keep_written(self) -> None:
         """Commit what was written since the last COMMIT, so that it can be undone all the same."""
@@ -212,6 +218,7 @@ class Isolation:
         if self._reader is None:
             self._reader = self._connection.copy()
             self._reader.settings_dict["OPTIONS"].pop("pool", None)  # whose connections are watched
+        self._reader.close_if_unusable_or_obsolete()
         self._reader.ensure_connection()
         return self._reader.connection.cursor()
 
@@ -229,7 +236,7 @@ class Isolation:
             removed: list[Change] = []
             put_back: list[Change] = []
             for table in order:
-                difference = _difference(table, _read(cursor, table), before[table])
+                difference = _difference(table, _read(cursor, table, before[table].columns), before[table])
                 removed += difference.removed
                 put_back[:0] = difference.put_back
             changes = removed + put_back
@@ -248,8 +255,8 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 
 
-def _read(cursor: Any, table: str) -> Snapshot:
-    columns = columns_of(cursor, table)
+def _read(cursor: Any, table: str, columns: Columns | None = None) -> Snapshot:
+    columns = columns or columns_of(cursor, table)
     if not columns.stored:
         return Snapshot(columns, Counter())
     texts = ", ".join(f"{_quoted(column)}::text" for column in columns.stored)

@@ -16,6 +16,7 @@ from django.db.models.signals import post_migrate
 from dsql_dialects.django.schema_alter import FieldAlteration
 from dsql_dialects.django.schema_execution import StepRunner
 from dsql_dialects.django.schema_fields import FieldAddition, FieldRemoval
+from dsql_dialects.django.schema_lease import end_turn
 from dsql_dialects.django.schema_notes import delete_finished_notes, finished_here
 from dsql_dialects.django.schema_statements import (
     ADD_CHECK,
@@ -255,6 +256,7 @@ def _forget_finished_migrations(using: str = DEFAULT_DB_ALIAS, **_: Any) -> None
     connection = connections[using]
     if finished_here(connection):
         delete_finished_notes(connection)
+    end_turn(connection)
 
 
 post_migrate.connect(_forget_finished_migrations, dispatch_uid="dsqlkit migration notes")

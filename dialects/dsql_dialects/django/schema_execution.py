@@ -17,6 +17,7 @@ from dsql_dialects.django.schema_catalog import Table, read_table
 from dsql_dialects.django.schema_errors import explain
 from dsql_dialects.django.schema_jobs import Job, await_job
 from dsql_dialects.django.schema_journal import Journal, current_migration
+from dsql_dialects.django.schema_lease import end_turn, renew_while_running
 from dsql_dialects.django.schema_names import unquoted
 from dsql_dialects.django.schema_rows import RowMover, batch_sql
 from dsql_dialects.django.schema_statements import (
@@ -74,10 +75,14 @@ class StepRunner(PostgresqlSchemaEditor):
         self._captured: list[Step] | None = None
         self._jobs: list[tuple[str, Job]] = []
         self._journal = Journal(connection, None)
+        self._renewal: Any = None  #: while a migration runs
 
     def __enter__(self) -> Self:
         if not self.collect_sql:
             self._journal = Journal(self.connection, current_migration())
+            if self._journal.active:
+                self._renewal = self.connection.execute_wrapper(renew_while_running(self.connection))
+                self._renewal.__enter__()
         super().__enter__()
         return self
 
@@ -93,9 +98,14 @@ class StepRunner(PostgresqlSchemaEditor):
                 with suppress(DatabaseError):
                     self._await_jobs()
                     self._journal.write()
+                end_turn(self.connection)
         except BaseException as failure:
             explain(failure, traceback)
             raise
+        finally:
+            if self._renewal is not None:
+                self._renewal.__exit__(None, None, None)
+                self._renewal = None
         if error is not None:
             explain(error, traceback)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from django.db.migrations.executor import MigrationExecutor
 
+from dsql_dialects.django.schema_lease import take_turn
 from dsql_dialects.django.schema_notes import (
     Notes,
     delete_notes,
@@ -191,10 +192,15 @@ class Journal:
             self._unwritten[step] = self._noted_here[step] = detail
 
     def _load(self) -> Notes:
-        """Notes of an earlier run of this migration that didn't come to its end."""
+        """Notes of an earlier run of this migration that didn't come to its end.
+
+        :raises CommandError: if another process is migrating.
+        """
         if self._noted is not None:
             return self._noted
         notes = read_notes(self._connection)
+        if take_turn(self._connection):
+            notes = read_notes(self._connection)  # of the run before, which may have ended just now
         here = finished_here(self._connection)
         name, _, direction = self._key.rpartition(":")
         opposite = f"{name}:{'backwards' if direction == 'forwards' else 'forwards'}"

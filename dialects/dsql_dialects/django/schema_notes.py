@@ -24,7 +24,7 @@ def read_notes(connection: Any) -> dict[str, Notes]:
         if not cursor.fetchone()[0]:
             cursor.execute(_CREATE)
             return {}
-        cursor.execute(f"SELECT migration, step, detail FROM {JOURNAL_TABLE}")
+        cursor.execute(f"SELECT migration, step, detail FROM {JOURNAL_TABLE} WHERE migration <> ''")
         notes: dict[str, Notes] = {}
         for migration, step, detail in cursor.fetchall():
             notes.setdefault(migration, {})[step] = detail
