@@ -3,6 +3,10 @@
 For each number of ROWS (1000, 100,000 and 10,000,000) a table with a secondary index is filled in one and the same
 cluster; with ``--data-dir`` the tables stay there, and a later run goes on where the last one stopped. Then
 the operations run in turns, some on each table after the other, so that whatever else the machine does meets all alike.
+The keys are drawn from as many different ones of each table (200): what caches hold is then the same of all, and what
+differs is the table's size. ``--keys 10000000`` draws from all of a table, so that a large one's rows are read for the
+first time.
+
 Prints for each operation on each table the median time and the processor time of the server and its engine, and the
 quotients to those of the first table. Processor time tells growth from a busy machine. Linux only.
 """
@@ -27,7 +31,8 @@ ROWS = (1000, 100_000, 10_000_000)
 ROWS_PER_TRANSACTION = 1000  #: each with an index entry
 #: Rows between two lines about the progress.
 ROWS_PER_REPORT = 500_000
-ROUNDS = 60
+KEYS = 200
+ROUNDS = 100
 WARM_UP_ROUNDS = 3
 OPERATIONS_PER_ROUND = 20  #: on one table before the next one's turn
 
@@ -112,9 +117,10 @@ class Times:
         return self.processor_s / len(self.seconds) * 1000
 
 
-def measure(connection: Connection, pids: list[int], tables: dict[int, str]) -> dict[str, list[Times]]:
-    """All operations on all tables, in turns."""
+def measure(connection: Connection, pids: list[int], tables: dict[int, str], keys_max: int) -> dict[str, list[Times]]:
+    """All operations on all tables, in turns, with up to ``keys_max`` different keys of each."""
     rng = random.Random(1)
+    keys = {rows: rng.sample(range(1, rows + 1), min(rows, keys_max)) for rows in tables}
     took = {name: [Times() for _ in tables] for name in OPERATIONS}
     for number in range(WARM_UP_ROUNDS + ROUNDS):
         for name, operation in OPERATIONS.items():
@@ -123,7 +129,7 @@ def measure(connection: Connection, pids: list[int], tables: dict[int, str]) -> 
             for times, (rows, table) in turns:
                 used = processor_seconds(pids)
                 for turn in range(OPERATIONS_PER_ROUND):
-                    key, fresh = rng.randint(1, rows), rows + 1 + number * OPERATIONS_PER_ROUND + turn
+                    key, fresh = rng.choice(keys[rows]), rows + 1 + number * OPERATIONS_PER_ROUND + turn
                     began = time.perf_counter()
                     operation(connection, table, key, fresh)
                     if number >= WARM_UP_ROUNDS:
@@ -137,13 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=int, nargs="*", default=list(ROWS))
     parser.add_argument("--data-dir", help="keep the tables there, and find them there")
+    parser.add_argument("--keys", type=int, default=KEYS, help="different keys of each table")
     arguments = parser.parse_args()
     counts: list[int] = arguments.rows
     if arguments.data_dir:
         read_once(Path(arguments.data_dir))
     with LocalCluster(data_dir=arguments.data_dir) as cluster, cluster.connect(autocommit=True) as connection:
         tables = {rows: fill(connection, rows) for rows in counts}
-        took = measure(connection, descendants(cluster.pid), tables)
+        took = measure(connection, descendants(cluster.pid), tables, arguments.keys)
     print(f"{'':>10}" + "".join(f"{rows:>19} rows" for rows in counts) + f"{'quotients':>22}")
     for name, by_table in took.items():
         shown = "".join(f"{times.median_ms:10.2f} ms {times.processor_ms:7.2f} ms" for times in by_table)
