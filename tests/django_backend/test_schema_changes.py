@@ -279,7 +279,7 @@ def test_composite_primary_key(project: Project) -> None:
     insert(project, tenant=1, number=2, name="abc")
     project.apply(migrations.AlterField("item", "name", models.CharField(max_length=30)))
     project.apply(migrations.AlterField("item", "number", models.CharField(max_length=30)))
-    assert project.constraints("shop_item")["shop_item_pkey"] == "PRIMARY KEY (tenant, number)"
+    assert project.constraints("shop_item")["shop_item_pkey"] == "PRIMARY KEY (tenant, number) INCLUDE (name)"
     assert project.rows("SELECT tenant, number, name FROM shop_item") == [(1, "2", "abc")]
 
 

@@ -95,7 +95,7 @@ def test_what_a_mapping_tells(admin: Connection) -> None:
             "predefined-role",
             f"AWS IAM GRANT pg_read_all_data TO '{ROLE_ARN}'",
             "0A000",
-            "cannot establish trust with role",
+            "Cannot establish trust with role pg_read_all_data",
         ),
         ("unknown-role", f"AWS IAM GRANT fact_missing TO '{ROLE_ARN}'", "42704", 'role "fact_missing" does not exist'),
         (

@@ -202,6 +202,24 @@ def test_the_connection_is_encrypted(session: Connection) -> None:
     assert told is not None and told[0] is True and told[1].startswith("TLSv1.") and told[2] in (128, 256)
 
 
+def test_a_primary_key_is_defined_with_all_columns(session: Connection) -> None:
+    session.execute('CREATE TABLE held (id int PRIMARY KEY, a int UNIQUE, "B c" text CHECK ("B c" <> \'\'))')
+    definitions = "SELECT pg_get_constraintdef(oid{}) FROM pg_constraint WHERE conrelid = 'held'::regclass ORDER BY 1"
+    expected = ["CHECK ((\"B c\" <> ''::text))", 'PRIMARY KEY (id) INCLUDE (a, "B c")', "UNIQUE (a)"]
+    assert [d for (d,) in session.execute(definitions.format("")).fetchall()] == expected
+    pretty = session.execute(definitions.format(", true")).fetchall()
+    assert pretty[1:] == [('PRIMARY KEY (id) INCLUDE (a, "B c")',), ("UNIQUE (a)",)]
+
+
+def test_text_is_searched_in_the_simple_way_only(session: Connection) -> None:
+    assert session.execute("SELECT cfgname FROM pg_ts_config").fetchall() == [("simple",)]
+    templates = session.execute("SELECT tmplname FROM pg_ts_template ORDER BY 1").fetchall()
+    assert templates == [("ispell",), ("simple",), ("synonym",), ("thesaurus",)]
+    assert _value(session, "SELECT to_tsvector('simple', 'The rats') @@ to_tsquery('simple', 'rats')") is True
+    with pytest.raises(psycopg.errors.UndefinedObject, match='text search configuration "danish" does not exist'):
+        session.execute("SELECT to_tsvector(%s::regconfig, 'x')", ["danish"])
+
+
 def test_admin_is_no_superuser(session: Connection) -> None:
     shown = session.execute(
         "SELECT rolsuper, rolcreaterole, rolcanlogin, rolcreatedb, oid FROM pg_roles WHERE rolname = 'admin'"

@@ -82,14 +82,25 @@ CREATE OR REPLACE VIEW pg_catalog.pg_settings AS SELECT name,
 FROM pg_catalog.pg_show_all_settings() a
 """
 
-#: An index's definition with DSQL's access method; a primary key holds all the other columns as well.
+#: What follows the columns of the primary key ``i``: it holds all the others.
+_INCLUDED = """coalesce((SELECT ' INCLUDE (' || pg_catalog.string_agg(
+      pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) || ')'
+    FROM pg_catalog.pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.attnum <> ALL ((i.indkey::int2[])[0 : i.indnkeyatts - 1])), '')"""
+#: INCLUDE as PostgreSQL prints it, at the end.
+_WITHOUT_INCLUDED = "' INCLUDE \\(.*\\)$', ''"
+
+#: A constraint's definition; a primary key holds all the other columns as well.
+_CONSTRAINT_DEFINITION = f"""
+SELECT CASE c.contype WHEN 'p' THEN pg_catalog.regexp_replace($2, {_WITHOUT_INCLUDED}) || {_INCLUDED} ELSE $2 END
+FROM pg_catalog.pg_constraint c LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.conindid WHERE c.oid = $1
+"""
+
+#: An index's definition with DSQL's access method.
 _INDEX_DEFINITION = f"""
 SELECT CASE WHEN i.indisprimary
   THEN pg_catalog.regexp_replace(pg_catalog.regexp_replace($2, ' USING btree ', ' USING {INDEX_METHOD} '),
-    ' INCLUDE \\(.*\\)$', '') || coalesce((SELECT ' INCLUDE (' || pg_catalog.string_agg(
-      pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum) || ')'
-    FROM pg_catalog.pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum > 0 AND NOT a.attisdropped
-    AND a.attnum <> ALL ((i.indkey::int2[])[0 : i.indnkeyatts - 1])), '')
+    {_WITHOUT_INCLUDED}) || {_INCLUDED}
   ELSE pg_catalog.regexp_replace($2, ' USING btree ', ' USING {INDEX_METHOD} ') END
 FROM pg_catalog.pg_index i WHERE i.indexrelid = $1
 """
@@ -140,6 +151,22 @@ ANSWERS_SQL = (
     "PARALLEL SAFE AS $$SELECT CASE WHEN $2 = 0 "
     "THEN pg_catalog.engine_shown_indexdef($1, pg_catalog.engine_indexdef($1, 0, $3)) "
     "ELSE pg_catalog.engine_indexdef($1, $2, $3) END$$",
+    "CREATE FUNCTION pg_catalog.engine_constraintdef(oid, boolean) RETURNS text LANGUAGE internal STABLE STRICT "
+    "PARALLEL SAFE AS 'pg_get_constraintdef_ext'",
+    "CREATE FUNCTION pg_catalog.engine_shown_constraintdef(oid, text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    f"AS $${_CONSTRAINT_DEFINITION}$$",
+    "CREATE FUNCTION pg_catalog.engine_shown_constraintdef(oid, boolean) RETURNS text LANGUAGE sql STABLE "
+    "PARALLEL SAFE "
+    "AS $$SELECT pg_catalog.engine_shown_constraintdef($1, pg_catalog.engine_constraintdef($1, $2))$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.pg_get_constraintdef(oid) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
+    "AS $$SELECT pg_catalog.engine_shown_constraintdef($1, false)$$",
+    "CREATE OR REPLACE FUNCTION pg_catalog.pg_get_constraintdef(oid, boolean) RETURNS text LANGUAGE sql STABLE "
+    "PARALLEL SAFE AS $$SELECT pg_catalog.engine_shown_constraintdef($1, $2)$$",
+    # There is one configuration for text search, and no dictionary for any language.
+    "DELETE FROM pg_catalog.pg_ts_config_map WHERE mapcfg <> 'simple'::pg_catalog.regconfig",
+    "DELETE FROM pg_catalog.pg_ts_config WHERE cfgname <> 'simple'",
+    "DELETE FROM pg_catalog.pg_ts_dict WHERE dictname <> 'simple'",
+    "DELETE FROM pg_catalog.pg_ts_template WHERE tmplname = 'snowball'",
     "CREATE OR REPLACE FUNCTION pg_catalog.pg_get_indexdef(oid) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
     "AS $$SELECT pg_catalog.engine_shown_indexdef($1, 0, false)$$",
     "CREATE OR REPLACE FUNCTION pg_catalog.pg_get_indexdef(oid, integer, boolean) RETURNS text LANGUAGE sql STABLE "

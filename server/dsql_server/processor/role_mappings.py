@@ -51,7 +51,7 @@ async def change_mappings(executor: Executor, statement: Statement) -> tuple[lis
         if role not in known:
             raise SqlError("42704", f'role "{role}" does not exist')
         if role.startswith(_PREDEFINED_PREFIX):
-            raise SqlError("0A000", "cannot establish trust with role", detail=f'"{role}" is predefined.')
+            raise SqlError("0A000", f"Cannot establish trust with role {role}")
         role_oid, can_log_in = known[role]
         if mapping.grant and not can_log_in:
             raise SqlError("0A000", f"role {role} must have the LOGIN attribute")
