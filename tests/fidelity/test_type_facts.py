@@ -74,8 +74,10 @@ REFUSED_TYPES = [
         ("CREATE DOMAIN d AS money", "datatype money not supported"),
         ("SELECT '1'::money", "datatype money not supported"),
         ("SELECT line('{1,2,3}')", "datatype line not supported"),
-        ("CREATE FUNCTION f(p point) RETURNS int LANGUAGE sql AS 'SELECT 1'", "datatype point not supported"),
-        ("CREATE FUNCTION f() RETURNS money LANGUAGE sql AS 'SELECT 1'", "datatype money not supported"),
+        *(
+            (f"CREATE FUNCTION f() RETURNS {name} LANGUAGE sql AS 'SELECT NULL'", f"datatype {name} not supported")
+            for name in ("money", "xml", "point", "circle", "cidr", "macaddr", "jsonpath", "numrange", "int8multirange")
+        ),
     ),
     *refusals(
         "array",
@@ -155,6 +157,23 @@ RULES = [
             refused("datatype int4range not supported"),
         ),
         says("DROP FUNCTION low", "DROP FUNCTION"),
+    ),
+    fact(
+        "function-types",
+        "a function's arguments may be of any type, its result also an array or of a type for text search",
+        *(
+            says(f"CREATE FUNCTION a(v {name}) RETURNS int LANGUAGE sql AS 'SELECT {n}'", "CREATE FUNCTION")
+            for n, name in enumerate(("money", "point", "bit", "int4range", "text[]"))
+        ),
+        *(
+            says(f"CREATE FUNCTION r{n}() RETURNS {name} LANGUAGE sql AS 'SELECT NULL::{cast}'", "CREATE FUNCTION")
+            for n, (name, cast) in enumerate((("int[]", "int[]"), ("inet", "inet"), ("regclass", "regclass")))
+        ),
+        says(
+            "CREATE FUNCTION words(t text) RETURNS tsvector LANGUAGE sql AS $$SELECT to_tsvector('simple', t)$$",
+            "CREATE FUNCTION",
+        ),
+        says("SELECT words('a b') @@ to_tsquery('simple', 'b')", rows("t")),
     ),
     fact(
         "aliases",

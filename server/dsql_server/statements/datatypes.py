@@ -51,8 +51,14 @@ _RANGES = """
     int4range int8range numrange daterange tsrange tstzrange
     int4multirange int8multirange nummultirange datemultirange tsmultirange tstzmultirange
 """
-#: In expressions and as arguments of functions, but neither in columns nor as a function's result.
+#: In expressions and as arguments of functions only.
 RANGES = frozenset(_RANGES.split())
+
+#: Never a function's result, by one report of August 2026 that tried them all.
+_NO_RESULT = RANGES | {
+    *("money", "xml", "bit", "varbit", "jsonpath", "txid_snapshot", "cidr", "macaddr", "macaddr8"),
+    *("point", "line", "lseg", "box", "path", "polygon", "circle"),
+}
 
 #: Known to queries (casts, catalogs), never a column's type.
 RUNTIME_ONLY = {"char": '"char"', **{name: name for name in (*_RUNTIME_ONLY.split(), *RANGES)}}
@@ -83,13 +89,13 @@ def not_supported(type_name: Node) -> Refusal:
 
 
 def refuse_in_query(type_name: Node) -> Refusal | None:
-    """For casts, type names in expressions and arguments. Arrays of supported types exist at run time."""
+    """For casts and type names in expressions. Arrays of supported types exist at run time."""
     return not_supported(type_name) if base_name(type_name) in NEVER else None
 
 
 def refuse_result(type_name: Node) -> Refusal | None:
-    """For what a function returns."""
-    return not_supported(type_name) if base_name(type_name) in RANGES else refuse_in_query(type_name)
+    """For what a function returns. Its arguments may be of any type."""
+    return not_supported(type_name) if base_name(type_name) in _NO_RESULT else None
 
 
 def refuse_column_type(type_name: Node) -> Refusal | None:

@@ -141,12 +141,8 @@ def _visit_cast(facts: Facts, node: Node) -> None:
         facts.refuse(functions.refuse_text_search_configuration(constant(node.get("arg"))))
 
 
-def _visit_type(facts: Facts, node: Node) -> None:
-    """Of a function's argument."""
-    facts.refuse(datatypes.refuse_in_query(node))
-
-
 def _visit_result(facts: Facts, node: Node) -> None:
+    """Of a function."""
     facts.refuse(datatypes.refuse_result(node))
 
 
@@ -174,7 +170,6 @@ _VISITORS = {
     "JoinExpr": _visit_join,
     "LockingClause": _visit_locking,
     "TypeCast": _visit_cast,
-    "argType": _visit_type,
     "returnType": _visit_result,
     "A_Expr": _visit_expression,
     "ParamRef": _visit_parameter,
