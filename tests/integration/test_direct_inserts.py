@@ -59,19 +59,34 @@ def connection(dsql_cluster: LocalCluster, dsql_url: str) -> Iterator[Connection
         yield connected
 
 
-def run(connection: Connection, text: str, values: tuple[Any, ...], prepare: bool) -> Any:
-    """The tag and the rows, or the error's SQLSTATE and text without the table's name."""
+@pytest.fixture(params=["extended", "simple"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def run(connection: Connection, text: str, values: tuple[Any, ...], protocol: str | None) -> Any:
+    """The tag and the rows, or the error's SQLSTATE and text without the table's name.
+
+    ``protocol``: "extended" prepares the statement, "simple" sends a text with literals, "unnamed" the same text as a
+    statement without a name, which the engine answers each time.
+    """
     try:
-        cursor = connection.execute(sql.SQL(text), values, prepare=prepare)
+        if protocol in ("simple", "unnamed"):
+            literal = psycopg.ClientCursor(connection).mogrify(sql.SQL(text.replace("%t", "%s")), values)
+            cursor = connection.cursor(binary=protocol == "unnamed")
+            cursor.execute(sql.SQL(literal))
+        else:
+            cursor = connection.execute(sql.SQL(text), values, prepare=protocol is not None)
         return cursor.statusmessage, sorted(map(repr, cursor)) if cursor.description else None
     except psycopg.Error as error:
         return error.sqlstate, str(error).replace("twin", "one")
 
 
-def both(direct: Connection, engine: Connection, text: str, values: tuple[Any, ...] = ()) -> Any:
-    """Run it here prepared, and there, on the twin of its table, never prepared: the answers are the same."""
-    found = run(direct, text, values, prepare=True)
-    assert found == run(engine, text.replace("one", "twin"), values, prepare=False), (text, values)
+def both(direct: Connection, protocol: str, engine: Connection, text: str, values: tuple[Any, ...] = ()) -> Any:
+    """Run it here, and there, on the twin of its table, so that the engine answers: the answers are the same."""
+    found = run(direct, text, values, protocol)
+    reference = "unnamed" if protocol == "simple" else None
+    assert found == run(engine, text.replace("one", "twin"), values, reference), (text, values)
     return found
 
 
@@ -87,7 +102,9 @@ def same_tables(connection: Connection) -> int:
     return len(rows[0])
 
 
-def test_random_rows_are_stored_as_by_the_engine(dsql_cluster: LocalCluster, connection: Connection) -> None:
+def test_random_rows_are_stored_as_by_the_engine(
+    dsql_cluster: LocalCluster, connection: Connection, protocol: str
+) -> None:
     rng = random.Random(7)
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     for name in ("one", "twin"):
@@ -105,7 +122,7 @@ def test_random_rows_are_stored_as_by_the_engine(dsql_cluster: LocalCluster, con
                 row.append(None if rng.random() < 0.02 else rng.choice(choice))
             marks = ", ".join([mark] * len(row))
             text = f"INSERT INTO one (id, {', '.join(names)}) VALUES (%s, {marks})"
-            both(connection, engine, text, (at - rng.randint(0, 1), *row))
+            both(connection, protocol, engine, text, (at - rng.randint(0, 1), *row))
         assert same_tables(connection) > ROUNDS // 10
     assert direct_inserts(dsql_cluster) - before > ROUNDS // 10
 
@@ -131,7 +148,9 @@ def statement(rng: random.Random) -> tuple[str, tuple[Any, ...]]:
     )
 
 
-def test_random_transactions_end_as_on_the_engine(dsql_cluster: LocalCluster, connection: Connection) -> None:
+def test_random_transactions_end_as_on_the_engine(
+    dsql_cluster: LocalCluster, connection: Connection, protocol: str
+) -> None:
     rng = random.Random(3)
     for name in ("one", "twin"):
         connection.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, v int DEFAULT 5, t text)")
@@ -141,14 +160,14 @@ def test_random_transactions_end_as_on_the_engine(dsql_cluster: LocalCluster, co
     before = direct_inserts(dsql_cluster)
     with dsql_cluster.connect(autocommit=True) as engine:
         for _ in range(60):
-            both(connection, engine, "BEGIN")
+            both(connection, protocol, engine, "BEGIN")
             for _ in range(rng.randint(1, 6)):
-                both(connection, engine, *statement(rng))
-            both(connection, engine, rng.choice(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"]))
+                both(connection, protocol, engine, *statement(rng))
+            both(connection, protocol, engine, rng.choice(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"]))
             for _ in range(rng.randint(0, 2)):
-                both(connection, engine, *statement(rng))
+                both(connection, protocol, engine, *statement(rng))
             if rng.random() < 0.2:
-                both(connection, engine, "DELETE FROM one")
+                both(connection, protocol, engine, "DELETE FROM one")
         rows = [connection.execute(sql.SQL(f"SELECT * FROM {name} ORDER BY id")).fetchall() for name in ("one", "twin")]
         assert rows[0] == rows[1]
         by_index = connection.execute("SELECT count(*) FROM one WHERE v BETWEEN 0 AND 1000").fetchall()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from dsql_server.frontend.simple_query import SimpleQuery
 from dsql_server.frontend.statements import (
     Learned,
     Portal,
@@ -12,11 +12,13 @@ from dsql_server.frontend.statements import (
     read_bind,
     read_formats,
 )
-from dsql_server.frontend.transactions import BLOCK, IDLE
+from dsql_server.frontend.steering import Steering
+from dsql_server.frontend.transactions import BLOCK, IDLE, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import NOT_EXACT, Bound
-from dsql_server.processor.direct_read import DirectAnswer
+from dsql_server.processor.direct_insert import DirectInsert
+from dsql_server.processor.direct_read import DirectAnswer, DirectRead
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.executor import Executor
@@ -24,6 +26,8 @@ from dsql_server.processor.plan import LoadPlan
 
 _DESCRIBE_UNNAMED = p.message(b"D", b"P\0")
 _ISO = "ISO"
+#: Shapes of texts that a session remembers an answer of.
+_SEEN_MAX = 500
 _INSERTED = p.command_complete("INSERT 0 1")
 
 
@@ -35,8 +39,18 @@ class _Execution(NamedTuple):
     described: bytes  #: the answer to its Describe, or nothing
 
 
-class DirectAnswers(SimpleQuery):
-    """Prepared statements that are bound and executed on their own, and that the engine has answered once before.
+class _Seen(NamedTuple):
+    """What the engine's answer to a text has shown of all texts that differ in their literals only."""
+
+    direct: DirectRead | DirectInsert
+    settings_changes: int
+    description: bytes
+    answer: DirectAnswer | None  #: None: it is a direct insert
+
+
+class DirectAnswers(Steering):
+    """Statements that are executed on their own, and that the engine has answered once before: prepared ones, and texts
+    that differ in their literals only.
 
     In a transaction block, too: reads as long as the block hasn't written to their tables, inserts as long as nothing
     else in the block needs the engine.
@@ -45,8 +59,57 @@ class DirectAnswers(SimpleQuery):
     statement, changes the catalog's version or a setting of the session; then the engine answers once more.
     """
 
-    _prepared: dict[bytes, Prepared]
-    _portals: dict[bytes, Portal]
+    def __init__(
+        self,
+        services: Services,
+        role: str,
+        settings: dict[str, str],
+        write: Callable[[bytes], None],
+        end: Callable[[BaseException | None], None],
+    ) -> None:
+        super().__init__(services, role, settings, write, end)
+        self._prepared: dict[bytes, Prepared] = {}
+        self._portals: dict[bytes, Portal] = {}
+        self._seen: dict[int, _Seen] = {}  #: by the identity of the direct read or insert
+
+    # -- texts -----------------------------------------------------------------------------------------------
+
+    def _see(self, plan: LoadPlan, answer: Answer) -> None:
+        """Remember what the engine's answer to a text has shown."""
+        direct = plan.direct or plan.direct_insert
+        if direct is None or self._settings_stale or answer.error is not None or answer.streamed:
+            return
+        answering = None
+        if plan.direct is not None:
+            answering = self._answering(plan.direct, b"")
+            if answering is None or not _description(answer.out):
+                return
+        if len(self._seen) >= _SEEN_MAX:
+            self._seen.clear()
+        self._seen[id(direct)] = _Seen(direct, self._settings_changes, _description(answer.out), answering)
+
+    async def _answered_again(self, plan: LoadPlan, bound: Bound) -> bool:
+        """Answer a text; False, and nothing done: the engine has to.
+
+        Raises SqlError where a lone INSERT loses at its commit.
+        """
+        direct = plan.direct or plan.direct_insert
+        seen = self._seen.get(id(direct))
+        if direct is None or seen is None or seen.settings_changes != self._settings_changes or self._settings_stale:
+            return False
+        if plan.version != self.services.catalog.version:
+            return False
+        plan.bind_literals(bound)
+        if len(bound.values) != len(plan.parameter_oids):
+            return False
+        try:
+            if seen.answer is None:
+                return await self._insert_directly(plan, bound, ())
+            return self._read_directly(plan, bound, seen.answer, (seen.description,))
+        except NOT_EXACT:
+            return False
+
+    # -- prepared statements ---------------------------------------------------------------------------------
 
     def _learn(self, portal: Portal, plan: LoadPlan, answer: Answer) -> None:
         """Remember what the engine's answer to a direct read or insert has shown."""
@@ -66,15 +129,18 @@ class DirectAnswers(SimpleQuery):
         if plan.direct is None:
             prepared.direct = Learned(plan, self._settings_changes, formats, p.NO_DATA_MESSAGE, None)
             return
+        answering = self._answering(plan.direct, formats)
+        if answering is not None:
+            description = _description(answer.out)
+            prepared.direct = Learned(plan, self._settings_changes, formats, description, answering)
+
+    def _answering(self, read: DirectRead, formats: bytes) -> DirectAnswer | None:
         settings = self.plan_settings
-        answering = plan.direct.answering(
+        return read.answering(
             read_formats(formats),
             iso_dates=settings.date_style.startswith(_ISO),
             zone_is_utc=settings.time_zone == "UTC",
         )
-        if answering is not None:
-            description = _description(answer.out)
-            prepared.direct = Learned(plan, self._settings_changes, formats, description, answering)
 
     async def _answered_directly(self, batch: list[tuple[int, bytes]]) -> bool:
         """Answer Bind, perhaps Describe, and Execute; False, and nothing done: the engine has to.
@@ -84,13 +150,18 @@ class DirectAnswers(SimpleQuery):
         execution = self._lone_execution(batch)
         if execution is None:
             return False
-        answer = execution.learned.answer
+        learned, bound, described = execution
+        before = (p.BIND_COMPLETE_MESSAGE, described)
         try:
-            if answer is not None:
-                return self._read_directly(execution, answer)
-            return await self._insert_directly(execution)
+            if learned.answer is None:
+                answered = await self._insert_directly(learned.plan, bound, before)
+            else:
+                answered = self._read_directly(learned.plan, bound, learned.answer, before)
         except NOT_EXACT:
             return False
+        if answered:
+            self._portals.pop(b"", None)
+        return answered
 
     def _lone_execution(self, batch: list[tuple[int, bytes]]) -> _Execution | None:
         """What the batch executes, if it is a statement that the engine has answered before."""
@@ -119,17 +190,18 @@ class DirectAnswers(SimpleQuery):
             described = learned.description
         return _Execution(learned, Bound(values, formats, self.plan_settings.time_zone == "UTC"), described)
 
-    def _read_directly(self, execution: _Execution, answer: DirectAnswer) -> bool:
-        t = self._snapshot_for(execution.learned.plan)
+    # -- both ------------------------------------------------------------------------------------------------
+
+    def _read_directly(self, plan: LoadPlan, bound: Bound, answer: DirectAnswer, before: tuple[bytes, ...]) -> bool:
+        """``before``: what is sent in front of the rows."""
+        t = self._snapshot_for(plan)
         if t is None:
             return False
-        rows = answer.rows(execution.bound, self.services.commit_path.storage, t)
+        rows = answer.rows(bound, self.services.commit_path.storage, t)
         if rows is None:
             return False
         self.services.planner.direct_reads += 1
-        self._portals.pop(b"", None)
-        complete = p.command_complete(f"SELECT {len(rows)}")
-        self._out += (p.BIND_COMPLETE_MESSAGE, execution.described, *rows, complete)
+        self._out += (*before, *rows, p.command_complete(f"SELECT {len(rows)}"))
         return True
 
     def _snapshot_for(self, plan: LoadPlan) -> Timestamp | None:
@@ -155,8 +227,7 @@ class DirectAnswers(SimpleQuery):
             return None  # in the same words, when the engine's turn comes
         return executor
 
-    async def _insert_directly(self, execution: _Execution) -> bool:
-        plan = execution.learned.plan
+    async def _insert_directly(self, plan: LoadPlan, bound: Bound, before: tuple[bytes, ...]) -> bool:
         insert = plan.direct_insert
         assert insert is not None
         alone = self._block == IDLE
@@ -174,7 +245,7 @@ class DirectAnswers(SimpleQuery):
                 return False
             executor = in_block
         try:
-            inserted = executor.insert_untold(insert, plan, execution.bound)
+            inserted = executor.insert_untold(insert, plan, bound)
         except NOT_EXACT:
             inserted = False
         if not inserted:
@@ -182,8 +253,7 @@ class DirectAnswers(SimpleQuery):
                 executor.rollback()
             return False
         self.services.planner.direct_inserts += 1
-        self._portals.pop(b"", None)
-        self._out += (p.BIND_COMPLETE_MESSAGE, execution.described)
+        self._out += before
         if alone:
             await executor.commit()
         else:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from dsql_server.frontend.direct_answers import DirectAnswers
 from dsql_server.frontend.planning import LOCK_MODES
+from dsql_server.frontend.simple_query import SimpleQuery
 from dsql_server.frontend.statements import (
     PLANNED_KINDS,
     Portal,
@@ -63,7 +63,7 @@ class _Pending:
         return sent
 
 
-class ExtendedQuery(DirectAnswers):
+class ExtendedQuery(SimpleQuery):
     """Keeps prepared statements and portals, and gathers what the engine gets at each Execute."""
 
     def __init__(
@@ -75,8 +75,6 @@ class ExtendedQuery(DirectAnswers):
         end: Callable[[BaseException | None], None],
     ) -> None:
         super().__init__(services, role, settings, write, end)
-        self._prepared: dict[bytes, Prepared] = {}
-        self._portals: dict[bytes, Portal] = {}
         self._skipping = False
         self._synced = False  #: the batch under way ends with a Sync
         self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dsql_server.frontend.direct_answers import DirectAnswers
 from dsql_server.frontend.planning import LOCK_MODES
-from dsql_server.frontend.statements import changes_settings, is_virtual, read_query
-from dsql_server.frontend.steering import Steering
+from dsql_server.frontend.statements import PLANNED_KINDS, changes_settings, is_virtual, read_query
 from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
@@ -18,7 +18,7 @@ _TEXT_RESULTS = p.pack_i16(0)
 _DESCRIBE_PORTAL = p.message(b"D", b"P\x00")
 
 
-class SimpleQuery(Steering):
+class SimpleQuery(DirectAnswers):
     """Runs Query messages, and the COPY data that may follow them."""
 
     async def _simple(self, raw: bytes) -> None:
@@ -56,6 +56,9 @@ class SimpleQuery(Steering):
         if self._settings_stale:
             await self._refresh_settings()
         plan = await self._make_plan(statement, ())
+        bound = Bound((), (), self.plan_settings.time_zone == "UTC")
+        if self._alone and statement.kind in PLANNED_KINDS and await self._answered_again(plan, bound):
+            return
         explain = self._explain_request(statement, plan, ())
         if explain is not None:
             plan = explain.loading_plan
@@ -64,7 +67,6 @@ class SimpleQuery(Steering):
             await self._check_current(executor, statement)
         self._check_allowed(statement, plan)
         writes = bool(plan.written) or statement.locking is not None
-        bound = Bound((), (), self.plan_settings.time_zone == "UTC")
         parts: list[bytes] = []
         skip = 0
         if plan.aggregates is not None:
@@ -96,6 +98,8 @@ class SimpleQuery(Steering):
             await self._show_explained(explain, bound, answer)
         self._take(answer, statement.offset)
         await self._after(statement, plan, bound, answer, p.query(statement.engine_sql) if sets else b"")
+        if self._alone and statement.kind in PLANNED_KINDS and not sets:
+            self._see(plan, answer)
 
     async def _check_current(self, executor: Executor, statement: Statement) -> None:
         """Raises SqlError if the transaction can't go on. What it doesn't know of by then isn't there for it."""
