@@ -158,6 +158,7 @@ def test_random_orders_are_those_of_the_engine(dsql_cluster: LocalCluster, conne
     [
         "SELECT i4 AS t, t AS other FROM one WHERE id > %s ORDER BY t, id",
         "SELECT t FROM one WHERE id > %s ORDER BY 1, id",
+        "SELECT FROM one WHERE id > %s ORDER BY id",
         "SELECT t FROM one WHERE id > %s ORDER BY i4 NULLS FIRST, id",
         "SELECT t FROM one WHERE id > %s ORDER BY t || 'x', id",
         "SELECT t AS i4 FROM one WHERE id > %s ORDER BY i4, id",

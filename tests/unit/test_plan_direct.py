@@ -103,7 +103,6 @@ def test_scans_with_conditions_of_their_own_are_paired(storage: Stored) -> None:
     "sql",
     [
         "SELECT DISTINCT email, age FROM users WHERE id = $1",
-        "SELECT FROM users WHERE id = $1 ORDER BY age",
         "SELECT email, age FROM users WHERE id = $1 ORDER BY age + 1",
         "SELECT email, age FROM users WHERE id = $1 ORDER BY age NULLS FIRST",
         "SELECT email AS age FROM users WHERE id = $1 ORDER BY age",
