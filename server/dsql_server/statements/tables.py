@@ -174,17 +174,22 @@ def refuse_identity_cache(options: list[Node]) -> Iterator[Refusal]:
 
 def refuse_changed_cache(options: list[Node]) -> Iterator[Refusal]:
     """For commands that may leave the cache size alone."""
-    return _refuse_cache(options, None)
+    yield from _refuse_sequence_type(options)
+    yield from _refuse_cache(options, None)
 
 
 def refuse_create_sequence(node: Node) -> Iterator[Refusal]:
     yield from refuse_persistence(node["sequence"], "sequence", "CREATE SEQUENCE")
     options = node.get("options", [])
+    yield from _refuse_sequence_type(options)
+    yield from _refuse_cache(options, "CREATE SEQUENCE")
+
+
+def _refuse_sequence_type(options: list[Node]) -> Iterator[Refusal]:
     for option in options:
         element = option["DefElem"]
         if element["defname"] == "as" and datatypes.base_name(element["arg"]["TypeName"]) != "int8":
             yield Refusal("22023", "sequence type must be bigint")
-    yield from _refuse_cache(options, "CREATE SEQUENCE")
 
 
 def refuse_create_domain(node: Node) -> Iterator[Refusal]:
