@@ -133,20 +133,20 @@ class NewKeys:
             return
         limits, storage = self._processor.limits, self._processor.storage
         head = p.pack_i16(table.arity)
+        written = await self._processor.rows_as_loader(extraction_sql(table, everything=False))
+        images = [head + row[12:] for row in written if row[6]]
         encoder = table.key_encoder
-        for row in await self._processor.rows_as_loader(extraction_sql(table, everything=False)):
-            if not row[6]:
-                continue
-            image = head + row[12:]
+        keys = [None] * len(images) if encoder is None else [encoder.from_row(image) for image in images]
+        new = [key for key in keys if key is not None and key not in work.loaded and key not in work.verified]
+        stored = dict(zip(new, storage.get_many(new, t), strict=True)) if new else {}
+        for key, image in zip(keys, images, strict=True):
             if len(image) > limits.small_row_bytes:
                 check_row(table, image, limits)
-            if encoder is not None:
-                key = encoder.from_row(image)
-                if key not in work.loaded and key not in work.verified:
-                    value = storage.get(key, t)
-                    if value is not None:
-                        raise DuplicateInSnapshot(table, [(key, value)])
-                    work.verified.add(key)
+            if key in stored:
+                value = stored[key]
+                if value is not None:
+                    raise DuplicateInSnapshot(table, [(key, value)])
+                work.verified.add(key)
             for index, entry_encoder in table.plain_indexes:
                 if not index.unique or (has_null(index, image) and not index.nulls_not_distinct):
                     continue
