@@ -89,7 +89,8 @@ CONCEALMENT_SQL = (
     "WHERE d.datname = 'postgres' AND a.rolname = 'admin'",
     "GRANT SELECT ON pg_catalog.pg_database TO PUBLIC",
     f"REVOKE SELECT ON pg_catalog.{_own('pg_database')} FROM PUBLIC",
-    # Aurora DSQL has SQL functions only, no triggers, no extensions, and a name of its own for its indexes.
+    # Aurora DSQL has SQL functions only, no triggers, no extensions but PostgreSQL's own, and another name for its
+    # indexes' method.
     *_replaced(
         "pg_language",
         "t.oid, t.lanname, t.lanowner, t.lanispl, t.lanpltrusted, t.lanplcallfoid, t.laninline, t.lanvalidator, "
@@ -109,7 +110,7 @@ CONCEALMENT_SQL = (
     *_replaced(
         "pg_extension",
         "t.oid, t.extname, t.extowner, t.extnamespace, t.extrelocatable, t.extversion, t.extconfig, t.extcondition",
-        f"WHERE {_DUMPING}",
+        "WHERE t.extname = 'plpgsql'",
     ),
     *_BUILT_IN_FOR_DUMPS,
     _filtered("pg_available_extensions", "false"),
