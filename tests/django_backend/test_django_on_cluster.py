@@ -258,8 +258,10 @@ def test_constraints_are_deferred_again_after_a_check(counters: Any) -> None:
             execute(counters, "INSERT INTO owned VALUES (1, NULL)")
             counters.check_constraints()
             execute(counters, "INSERT INTO owned VALUES (2, 2)")
+            assert counters.is_usable()
             with pytest.raises(IntegrityError):
                 counters.check_constraints()
+            assert not counters.is_usable()  # as Django asks before it checks constraints
             transaction.set_rollback(True)
     finally:
         counters.close()

@@ -49,6 +49,9 @@ BACKEND_OPTIONS = ("schema", "identity_cache", "isolation_level", "assume_role",
 #: Django asks for the type of a reference to an AutoField by ``IntegerField().db_type()``, here.
 _REFERENCES = tuple(field.rel_db_type.__code__ for field in (AutoField, SmallAutoField))
 
+#: libpq's number for a transaction that an error has broken.
+_IN_ERROR = 3
+
 #: From ``data_types`` up to there.
 _FRAMES_MAX = 6
 
@@ -272,7 +275,12 @@ class DatabaseWrapper(postgresql.DatabaseWrapper):
         """As Django's; of one in a test case the socket says it, without asking the server."""
         if self.isolation is not None and self.isolation.in_test_case_only and not self.errors_occurred:
             connection = self.connection
-            return connection is not None and not connection.closed and not closed_by_peer(connection.fileno())
+            return (
+                connection is not None
+                and not connection.closed
+                and connection.info.transaction_status != _IN_ERROR
+                and not closed_by_peer(connection.fileno())
+            )
         usable: bool = super().is_usable()
         return usable
 
