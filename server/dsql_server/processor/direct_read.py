@@ -33,7 +33,7 @@ from dsql_server.processor.targets import UNKNOWN_MODIFIER, Targets
 #: More rows than this are the engine's, which sends them piece by piece.
 DIRECT_ROWS_MAX = 2000
 #: Rows that a scan keeps as they were sent, and how long, in bytes, those may be.
-SHOWN_ROWS_MAX = 512
+SHOWN_ROWS_MAX = 2048
 SHOWN_ROW_BYTES_MAX = 1024
 _SCANS = frozenset({"Index Scan", "Index Only Scan", "Seq Scan"})
 _CONDITIONS = ("Index Cond", "Filter")
