@@ -135,7 +135,10 @@ class DSQLTypeCompiler(PGTypeCompiler):
     """Renders type names."""
 
     def process(self, type_: TypeEngine[Any], **kw: Any) -> str:
-        return str(super().process(variant_for(type_, self.dialect), **kw))
+        if type_._variant_mapping:
+            type_ = variant_for(type_, self.dialect)
+        rendered: str = super().process(type_, **kw)
+        return rendered
 
     def render_column_type(self, type_: TypeEngine[Any], **kw: Any) -> str:
         """A column's type in DDL: refused, if DSQL stores none such, and without DSQL's only collation."""
