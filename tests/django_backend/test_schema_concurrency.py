@@ -122,6 +122,7 @@ def test_other_sessions_change_the_schema_before_every_statement(project: Projec
         ("elsewhere", os.getpid(), 0.0, True),
         ("elsewhere", os.getpid(), EXPIRES_S + 1, False),
     ],
+    ids=["runs", "runs but expired", "ended", "this one", "elsewhere", "elsewhere and expired"],
 )
 def test_one_migrates_at_a_time(project: Project, host: str, process: int, age_s: float, waits: bool) -> None:
     connection = project.connection
