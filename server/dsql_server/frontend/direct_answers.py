@@ -79,14 +79,14 @@ class DirectAnswers(Steering):
         direct = plan.direct or plan.direct_insert
         if direct is None or self._settings_stale or answer.error is not None or answer.streamed:
             return
-        answering = None
+        answering, description = None, b""
         if plan.direct is not None:
-            answering = self._answering(plan.direct, b"")
-            if answering is None or not _description(answer.out):
+            answering, description = self._answering(plan.direct, b""), _description(answer.out)
+            if answering is None or not description:
                 return
         if len(self._seen) >= _SEEN_MAX:
             self._seen.clear()
-        self._seen[id(direct)] = _Seen(direct, self._settings_changes, _description(answer.out), answering)
+        self._seen[id(direct)] = _Seen(direct, self._settings_changes, description, answering)
 
     async def _answered_again(self, plan: LoadPlan, bound: Bound) -> bool:
         """Answer a text; False, and nothing done: the engine has to.
