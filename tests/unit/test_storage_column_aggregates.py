@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from dsql_server.encoding import keys, numeric, rows
 from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanRequest
 from dsql_server.interfaces.messages import Mutation
-from dsql_server.storage import aggregation, entries
+from dsql_server.storage import aggregation, entries, packed_rows
+from dsql_server.storage import node as node_module
 from dsql_server.storage.aggregates import PartialAggregates
 from dsql_server.storage.column_cache import UNUSED_REQUESTS_MIN, Block, BlockCache
 from dsql_server.storage.columns import PADDING, RowBatch
@@ -98,7 +99,16 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageNode]:
     shared.close()
 
 
-@pytest.mark.parametrize("piece", [1, 3, 2048])
+def apply(
+    node: StorageNode, version: int, history: list[tuple[str, Row | None, int]], key: Callable[[str], bytes]
+) -> None:
+    """One version's transaction."""
+    mutations = {key(name): None if row is None else packed(row) for name, row, at in history if at == version}
+    if mutations:
+        node.apply_batch([(T + version, [Mutation(*mutation) for mutation in mutations.items()])], {})
+
+
+@pytest.mark.parametrize(("piece", "pack"), [(1, 512), (3, 1), (2048, 1), (2048, 512)])
 @given(
     history=histories,
     t=st.integers(0, VERSIONS_MAX),
@@ -109,6 +119,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageNode]:
 def test_columns_say_what_rows_say(
     node: StorageNode,
     piece: int,
+    pack: int,
     history: list[tuple[str, Row | None, int]],
     t: int,
     predicate: tuple[Comparison, ...],
@@ -120,10 +131,11 @@ def test_columns_say_what_rows_say(
     def key(name: str) -> bytes:
         return keys.literal_key(relation, name.ljust(3).encode() if fixed_width else name.encode())
 
-    for version in range(VERSIONS_MAX + 1):
-        mutations = {key(name): None if row is None else packed(row) for name, row, at in history if at == version}
-        if mutations:
-            node.apply_batch([(T + version, [Mutation(*mutation) for mutation in mutations.items()])], {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_rows, "PACK_ROWS_MIN", pack)
+        patch.setattr(node_module, "PACK_ROWS_MIN", pack)
+        for version in range(VERSIONS_MAX + 1):
+            apply(node, version, history, key)
     start, end = sorted((key(bounds[0]), key(bounds[1])))
     request = ScanRequest(start, end, T + t, predicate)
     expected = PartialAggregates(AGGREGATES)
@@ -136,7 +148,7 @@ def test_columns_say_what_rows_say(
     assert [repr(one) for one in found] == 2 * [repr(expected.results())]
 
 
-@pytest.mark.parametrize("piece", [1, 3, 2048])
+@pytest.mark.parametrize(("piece", "pack"), [(1, 512), (3, 1), (2048, 1), (2048, 512)])
 @given(
     history=histories,
     reads=st.lists(st.tuples(st.integers(0, VERSIONS_MAX), st.integers(0, VERSIONS_MAX), texts, texts), max_size=8),
@@ -144,6 +156,7 @@ def test_columns_say_what_rows_say(
 def test_blocks_are_kept_until_they_change(
     node: StorageNode,
     piece: int,
+    pack: int,
     history: list[tuple[str, Row | None, int]],
     reads: list[tuple[int, int, str, str]],
 ) -> None:
@@ -156,10 +169,10 @@ def test_blocks_are_kept_until_they_change(
         patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
         patch.setattr(aggregation, "CACHED_ROWS_MIN", 0)
         patch.setattr(entries, "PIECE_ENTRIES", max(1, piece // 2))
+        patch.setattr(packed_rows, "PACK_ROWS_MIN", pack)
+        patch.setattr(node_module, "PACK_ROWS_MIN", pack)
         for version in range(VERSIONS_MAX + 1):
-            mutations = {key(name): None if row is None else packed(row) for name, row, at in history if at == version}
-            if mutations:
-                node.apply_batch([(T + version, [Mutation(*mutation) for mutation in mutations.items()])], {})
+            apply(node, version, history, key)
             for _, behind, first, last in (read for read in reads if read[0] == version):
                 start, end = sorted((key(first), key(last)))
                 request = ScanRequest(start, end, T + max(version - behind, 0))

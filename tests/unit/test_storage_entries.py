@@ -52,7 +52,7 @@ def test_runs_never_cut_a_key_in_two(
         v for name, count in ((b"a", 1), (b"b", 9), (b"c", 2), (b"d", 1), (b"e", 30)) for v in versions(name, count)
     ]
     put(database, *stored)
-    reader, position, found = Entries(database), b"", []
+    reader, position, found = Entries(database, END), b"", []
     while position < END:
         run, end = reader.take(position, END, entries_max)
         found.append(keys_of(run))
@@ -65,7 +65,7 @@ def test_runs_never_cut_a_key_in_two(
 
 def test_limit_ends_a_run_in_front_of_it_and_the_next_goes_on(database: rocks.Database) -> None:
     put(database, *versions(b"a", 2), *versions(b"b", 2), *versions(b"c", 2))
-    reader = Entries(database)
+    reader = Entries(database, END)
     run, end = reader.take(b"", b"b", None)
     assert (keys_of(run), end) == (versions(b"a", 2), b"b")
     run, end = reader.take(b"b", END, None)
@@ -74,7 +74,7 @@ def test_limit_ends_a_run_in_front_of_it_and_the_next_goes_on(database: rocks.Da
 
 def test_what_is_written_between_two_runs_is_seen(database: rocks.Database) -> None:
     put(database, *versions(b"a", 1), *versions(b"c", 1))
-    reader = Entries(database)
+    reader = Entries(database, END)
     reader.take(b"", b"b", None)
     put(database, *versions(b"b", 1))
     run, _ = reader.take(b"b", END, None)
@@ -83,5 +83,5 @@ def test_what_is_written_between_two_runs_is_seen(database: rocks.Database) -> N
 
 def test_versions_of_a_key_that_the_start_prolongs_are_left_out(database: rocks.Database) -> None:
     put(database, b"a" + b"\x01" * entries.VERSION_BYTES, *versions(b"b", 1))
-    run, _ = Entries(database).take(b"a\x00", END, None)
+    run, _ = Entries(database, END).take(b"a\x00", END, None)
     assert keys_of(run) == versions(b"b", 1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from struct import Struct, error
 
+FIELD_COUNT_BYTES = 2  #: in front of the fields
 _COUNT = Struct(">h")
 _LENGTH = Struct(">i")
 _unpack_length = _LENGTH.unpack_from

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import Struct
 
+import numpy as np
+
 from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, Steps
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.storage import rocks
@@ -13,6 +15,7 @@ from dsql_server.storage.column_cache import Block, BlockCache
 from dsql_server.storage.column_tests import BatchTest
 from dsql_server.storage.columns import PADDING, RowBatch, visible_places
 from dsql_server.storage.entries import Entries
+from dsql_server.storage.packed_rows import LENGTH_BYTES, PackedRows
 
 TIMESTAMP_MAX = 2**64 - 1
 #: Versions that are read together, and of which a block is made.
@@ -28,8 +31,9 @@ _pack = Struct(">Q").pack
 class Aggregator:
     """Aggregates over the versions in a database. ``reserved`` and the keys above it are none of rows."""
 
-    def __init__(self, database: rocks.Database, cache: BlockCache, reserved: bytes) -> None:
+    def __init__(self, database: rocks.Database, cache: BlockCache, packs: PackedRows, reserved: bytes) -> None:
         self._database = database
+        self._packs = packs
         self._cache = cache
         self._reserved = reserved
         self.examined = 0  #: versions read
@@ -39,7 +43,7 @@ class Aggregator:
         test = BatchTest(request.predicate) if request.predicate else None
         partial = PartialAggregates(aggregates)
         position, end = request.start, min(request.end, self._reserved)
-        entries = Entries(self._database)
+        entries = Entries(self._database, self._reserved)
         used = 0
         self._cache.begin_use()
         while position < end:
@@ -69,11 +73,30 @@ class Aggregator:
                     self._cache.put(block)
                     return block, False
             return self._read(entries, position, min(known.end, end), t, is_whole=True), False
-        behind = self._cache.next_start(position)
-        block = self._read(entries, position, end if behind is None else min(behind, end), t, is_whole=False)
+        limit = min(end, self._cache.next_start(position) or end)
+        packed = self._packed(position, limit, t)
+        if packed is None:
+            limit = min(limit, self._packs.next_low(position) or limit)
+            block = self._read(entries, position, limit, t, is_whole=False)
+        else:
+            block = packed
         if len(block.batch) >= CACHED_ROWS_MIN or position != request.start:
             self._cache.put(block)
         return block, False
+
+    def _packed(self, position: bytes, limit: bytes, t: Timestamp) -> Block | None:
+        """Rows from ``position`` on as they are packed, if they are."""
+        run = self._packs.run(position, limit, t, BLOCK_ENTRIES)
+        if not run:
+            return None
+        lengths, values = [], []
+        for pack, stored in zip(run, self._packs.read(run), strict=True):
+            lengths.append(np.frombuffer(stored, "<u4", pack.rows))
+            values.append(stored[pack.rows * LENGTH_BYTES :])
+        of_all = np.concatenate(lengths) + 1  # with their tags
+        self.examined += len(of_all)
+        batch = RowBatch(b"".join((*values, PADDING)), of_all, np.arange(len(of_all)), _ROW_TAG)
+        return Block(position, run[-1].end, max(pack.since for pack in run), batch)
 
     def _read(self, entries: Entries, start: bytes, limit: bytes, t: Timestamp, is_whole: bool) -> Block:
         """The rows from ``start`` up to ``limit``; unless ``is_whole``, of so many versions as make a block."""

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsql_server.encoding.rows import FIELD_COUNT_BYTES
+
 Integers = NDArray[np.int64]
 Places = NDArray[np.int32] | NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 VERSION_BYTES = 8
-_COUNT_BYTES = 2  #: int16 number of fields
 _LENGTH_BYTES = 4  #: int32 in front of each field
 #: Behind the last row of a batch, so that a read of the widest number may begin at any byte of a row.
 PADDING = bytes(16)
@@ -112,7 +113,7 @@ class RowBatch:
     ``buffer`` has the values one behind the other and ``PADDING`` at its end; ``places`` says which ones to take.
     """
 
-    def __init__(self, buffer: bytes, lengths: Sequence[int], places: Integers, row_tag: int) -> None:
+    def __init__(self, buffer: bytes, lengths: Sequence[int] | NDArray[Any], places: Integers, row_tag: int) -> None:
         self.buffer = buffer
         self.bytes = np.frombuffer(buffer, np.uint8)
         sizes = np.array(lengths, np.int64)
@@ -180,7 +181,7 @@ class RowBatch:
             before = self._columns[-1]
             at = before.at + np.maximum(before.lengths, 0)
         else:
-            at = self.starts + _COUNT_BYTES
+            at = self.starts + FIELD_COUNT_BYTES
         is_missing = self._counts <= number
         if is_missing.any():
             # A row ends there; its place stays inside of the buffer for the columns behind.

@@ -27,6 +27,7 @@ from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResul
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import garbage, rocks
 from dsql_server.storage.column_cache import BlockCache
+from dsql_server.storage.packed_rows import PACK_ROWS_MIN, PackedRows
 from dsql_server.storage.predicates import compile_predicate
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class StorageNode:
         self._iterator = self._database.iter
         self._write = self._database.write
         self._blocks = BlockCache()
+        self._packs = PackedRows(self._database, _RESERVED, _ROW_TAG)
         self._aggregator: Aggregator | None = None
         self._closed = False
         self._applied_up_to: Timestamp = 0
@@ -250,7 +252,7 @@ class StorageNode:
         if self._aggregator is None:
             from dsql_server.storage.aggregation import Aggregator  # with numpy, which no start waits for
 
-            self._aggregator = Aggregator(self._database, self._blocks, _RESERVED)
+            self._aggregator = Aggregator(self._database, self._blocks, self._packs, _RESERVED)
         return self._aggregator
 
     # Applying ----------------------------------------------------------------------------------------------------
@@ -258,9 +260,21 @@ class StorageNode:
     def apply_batch(self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], positions: Mapping[str, int]) -> None:
         """Apply transactions (commit timestamp, mutations) in commit order, with the journal positions they end at.
 
-        One atomic write. ``positions`` names each journal's position from which a replay would have to go on.
+        ``positions`` names each journal's position from which a replay would have to go on. They are one atomic write
+        with the last transaction, and mostly with all of them.
         """
+        has_large = any(len(mutations) >= PACK_ROWS_MIN for _, mutations in batch)
+        if has_large and len(batch) > 1:
+            # Each large one by itself, so that it sees what is stored before it.
+            for transaction in batch[:-1]:
+                self.apply_batch([transaction], {})
+            batch = batch[-1:]
         write = rocks.new_batch()
+        if has_large:
+            self._packs.pack(*batch[0], write)
+        elif len(self._packs):
+            for _, mutations in batch:
+                self._packs.note_writes(mutations, write)
         put = write.put
         applied_up_to = self._applied_up_to
         mutations_applied = tombstones = 0

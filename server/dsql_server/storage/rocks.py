@@ -11,7 +11,6 @@ from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdic
 BLOCK_CACHE_BYTES = 256 * 1024 * 1024
 MEMTABLE_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 4 * 1024
-READAHEAD_BYTES = 2 * 1024 * 1024
 BACKGROUND_JOBS_MAX = 2
 LOG_FILES_MAX = 2
 #: Compact a file when this many of any window of its entries are deletions, so that scans don't wade through them.
@@ -112,11 +111,15 @@ def open_database(path: Path, cache_bytes: int = BLOCK_CACHE_BYTES) -> Database:
     return cast(Database, database)
 
 
-def sweeping_read() -> ReadOptions:
-    """For reads of very many entries, once: ahead of their use, and without driving others out of the cache."""
+def sweeping_read(end: bytes | None = None) -> ReadOptions:
+    """For reads of very many entries up to ``end``, once: without driving others out of the cache.
+
+    Whoever gives an end keeps the options as long as the iterator: it points into them.
+    """
     options: Any = ReadOptions()
-    options.set_readahead_size(READAHEAD_BYTES)
     options.fill_cache(False)
+    if end is not None:
+        options.set_iterate_upper_bound(end)
     return cast(ReadOptions, options)
 
 

@@ -1,0 +1,183 @@
+"""Rows that one transaction inserted side by side, kept once more as a whole: aggregates read them a pack at a time.
+
+RocksDB hands out a million entries in half a second, one call each under the interpreter's lock; a pack is one entry.
+So the first aggregate over a table that was filled by large transactions needn't wait for all those calls.
+
+A pack has all rows of ``first`` <= key < ``end``, and no other key is stored from ``low`` on: as of the transaction's
+timestamp, and of every later one as long as no such key is written. Whoever writes one drops the pack, in the same
+atomic write. Packs never overlap. Their positions are kept in memory, their rows are not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import eq
+from struct import Struct, pack
+
+from dsql_server.encoding.keys import RELATION_PREFIX_BYTES, prefix_end
+from dsql_server.encoding.rows import FIELD_COUNT_BYTES
+from dsql_server.interfaces.messages import Mutation, Timestamp
+from dsql_server.storage import rocks
+
+#: Transactions that wrote fewer rows of a relation leave them single.
+PACK_ROWS_MIN = 512
+#: Packs that are read together have together no more bytes than this, unless it is only one.
+READ_BYTES_MAX = 8 * 1024 * 1024
+VERSION_BYTES = 8
+LENGTH_BYTES = 4  #: of each row, little-endian, in front of all of them; each row then has its tag in front
+#: An index entry's value is the key of its row: it begins with an id below 65,536 where a row has its number of fields.
+#: The entries of indexes with ids above that are packed for nothing.
+_NO_FIELDS = bytes(FIELD_COUNT_BYTES)
+#: timestamp, number of rows, bytes of all of them, bytes of ``low`` and of ``first``, which follow
+_EXTENT = Struct(">QIIHH")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Where a pack's rows are, without the rows."""
+
+    low: bytes
+    first: bytes
+    end: bytes
+    since: Timestamp
+    rows: int
+    size_bytes: int
+
+
+class PackedRows:
+    """The packs of one node's database, under ``reserved``, a prefix above all keys of rows."""
+
+    def __init__(self, database: rocks.Database, reserved: bytes, row_tag: bytes) -> None:
+        self._database = database
+        self._row_tag = row_tag
+        self._extent_prefix = reserved + b"pack/"
+        self._rows_prefix = reserved + b"packed/"
+        self._packs: list[Pack] = []
+        self._ends: list[bytes] = []
+        for physical, stored in database.items(False, self._extent_prefix):
+            if not physical.startswith(self._extent_prefix):
+                break
+            self._ends.append(physical[len(self._extent_prefix) :])
+            self._packs.append(_extent(self._ends[-1], stored))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    def note_writes(self, mutations: Sequence[Mutation], batch: rocks.Batch) -> None:
+        """Keys are about to be written by the batch: drop the packs that have them."""
+        ends = self._ends
+        for key, _ in mutations:
+            at = bisect_right(ends, key)
+            if at == len(ends) or key < self._packs[at].low:
+                continue
+            found = self._packs[at]
+            if key < found.first:
+                self._put(at, replace(found, low=key + b"\0"), batch)
+                continue
+            del self._packs[at], ends[at]
+            batch.delete(self._extent_prefix + found.end)
+            batch.delete(self._rows_prefix + found.end)
+
+    def pack(self, t: Timestamp, mutations: Sequence[Mutation], batch: rocks.Batch) -> None:
+        """As :meth:`note_writes`, and pack what is about to be written where it is rows side by side in an empty range.
+
+        Call it when the database has all earlier transactions.
+        """
+        in_order = sorted(mutations)
+        begin = 0
+        while begin < len(in_order):
+            relation = in_order[begin][0][:RELATION_PREFIX_BYTES]
+            behind = bisect_left(in_order, prefix_end(relation), begin, key=_key)
+            written = in_order[begin:behind]
+            at = bisect_right(self._ends, written[0][0])
+            if at < len(self._packs) and self._packs[at].low <= written[-1][0]:
+                self.note_writes(written, batch)
+            if len(written) >= PACK_ROWS_MIN:
+                self._pack_relation(t, relation, written, batch)
+            begin = behind
+
+    def _pack_relation(self, t: Timestamp, relation: bytes, written: Sequence[Mutation], batch: rocks.Batch) -> None:
+        keys, values = zip(*written, strict=True)
+        if None in values or values[0][:FIELD_COUNT_BYTES] == _NO_FIELDS:
+            return
+        assert not any(map(eq, keys, keys[1:])), "a transaction writes a key once"
+        first, end = keys[0], keys[-1] + b"\0"
+        at = bisect_right(self._ends, first)
+        low = max(relation, self._ends[at - 1] if at else b"")
+        if not self._is_empty(low, end):
+            low = first
+            if not self._is_empty(low, end):
+                return
+        stored = self._row_tag + self._row_tag.join(values)
+        self._ends.insert(at, end)
+        self._packs.insert(at, Pack(low, first, end, t, len(values), len(stored)))
+        self._put(at, self._packs[at], batch)
+        batch.put(self._rows_prefix + end, pack(f"<{len(values)}I", *map(len, values)) + stored)
+
+    def _put(self, at: int, extent: Pack, batch: rocks.Batch) -> None:
+        self._packs[at] = extent
+        sizes = _EXTENT.pack(extent.since, extent.rows, extent.size_bytes, len(extent.low), len(extent.first))
+        batch.put(self._extent_prefix + extent.end, sizes + extent.low + extent.first)
+
+    def _is_empty(self, start: bytes, end: bytes) -> bool:
+        """Whether no version of any key in start <= key < end is stored."""
+        for physical, _ in self._database.items(False, start):
+            key = physical[:-VERSION_BYTES]
+            if key >= start:  # below are the versions of a key that ``start`` prolongs
+                return key >= end
+        return True
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def next_low(self, position: bytes) -> bytes | None:
+        """Where the first pack behind the position begins."""
+        at = bisect_right(self._packs, position, key=_low)
+        return self._packs[at].low if at < len(self._packs) else None
+
+    def run(self, position: bytes, limit: bytes, t: Timestamp, rows_max: int) -> list[Pack]:
+        """Packs that together have all rows as of ``t`` from the position on up to the end of the last of them.
+
+        They are up to ``limit``, and as many as ``rows_max`` and ``READ_BYTES_MAX`` allow, but for the first.
+        """
+        found: list[Pack] = []
+        rows = size_bytes = 0
+        for at in range(bisect_right(self._ends, position), len(self._packs)):
+            following = self._packs[at]
+            rows += following.rows
+            size_bytes += following.size_bytes
+            if not following.low <= position <= following.first or following.end > limit or following.since > t:
+                break
+            if found and (rows > rows_max or size_bytes > READ_BYTES_MAX):
+                break
+            found.append(following)
+            position = following.end
+        return found
+
+    def read(self, run: Sequence[Pack]) -> list[memoryview]:
+        """What is stored for each pack: the lengths of its rows, ``LENGTH_BYTES`` each, and the tagged rows."""
+        key = self._rows_prefix + run[0].end
+        stored: list[memoryview] = []
+        for physical, value in self._database.items(False, key, rocks.sweeping_read()):
+            assert physical == self._rows_prefix + run[len(stored)].end, "a pack's rows are stored beside its extent"
+            stored.append(memoryview(value))
+            if len(stored) == len(run):
+                break
+        return stored
+
+
+def _extent(end: bytes, stored: bytes) -> Pack:
+    since, rows, size_bytes, low_bytes, first_bytes = _EXTENT.unpack_from(stored)
+    at = _EXTENT.size + low_bytes
+    return Pack(stored[_EXTENT.size : at], stored[at : at + first_bytes], end, since, rows, size_bytes)
+
+
+def _low(extent: Pack) -> bytes:
+    return extent.low
+
+
+def _key(mutation: Mutation) -> bytes:
+    return mutation[0]
