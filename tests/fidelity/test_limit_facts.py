@@ -374,35 +374,3 @@ def test_the_limits_are_aurora_dsqls() -> None:
 def test_a_limit_that_cannot_be_is_told(given: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         DSQL_LIMITS.changed(given)
-
-
-# -- the catalog's version -------------------------------------------------------------------------------------------
-
-
-def test_idle_sessions_on_a_strict_cluster() -> None:
-    """OC001 for the first statement after a change, even a read; BEGIN meets nothing; a retry goes through."""
-    stale = refused("schema has been updated by another transaction (OC001)", "40001")
-    with LocalCluster(strict_catalog=True) as cluster:
-        witness = Witness(cluster)
-        try:
-            witness.confirm(
-                fact(
-                    "stale",
-                    "a session's catalog is out of date once another session has changed it",
-                    says("CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE"),
-                    says("INSERT INTO t VALUES (1)", "INSERT 0 1"),
-                    says("SELECT id FROM t", rows("1"), "two"),
-                    says("ALTER TABLE t ADD COLUMN v text", "ALTER TABLE"),
-                    says("SELECT id FROM t", stale, "two"),
-                    says("SELECT * FROM t", rows(("1", None)), "two"),
-                    says("GRANT SELECT ON t TO PUBLIC", "GRANT"),
-                    says("BEGIN READ ONLY", "BEGIN", "two"),
-                    says("SELECT id FROM t", stale, "two"),
-                    says("ROLLBACK", "ROLLBACK", "two"),
-                    says("BEGIN READ ONLY", "BEGIN", "two"),
-                    says("SELECT id FROM t", rows("1"), "two"),
-                    says("COMMIT", "COMMIT", "two"),
-                )
-            )
-        finally:
-            witness.close()

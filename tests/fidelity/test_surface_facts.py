@@ -115,6 +115,11 @@ QUERIES = [
         ),
         says("SELECT jsonb_agg(id ORDER BY id) FROM items", rows("[1, 2, 3]")),
         says("SELECT * FROM json_to_recordset('[{\"a\": 1}]') AS x (a int)", rows("1")),
+        says(
+            "SELECT count(*) FROM pg_proc WHERE proname LIKE '%json%' AND NOT has_function_privilege(oid, 'execute')",
+            rows("0"),
+        ),
+        says("SELECT count(*) > 120 FROM pg_proc WHERE proname ~ '^jsonb?_'", rows("t")),
     ),
     fact(
         "analyze",
@@ -234,7 +239,7 @@ DEFINITIONS = [
     ),
     fact(
         "comment",
-        "comments on tables, columns, views, sequences, functions, schemas, constraints and indexes",
+        "comments on tables, columns, constraints and indexes are kept until they are NULL",
         says("CREATE TABLE t (id int CONSTRAINT k PRIMARY KEY)", "CREATE TABLE"),
         says("COMMENT ON TABLE t IS 'a table'", "COMMENT"),
         says("COMMENT ON COLUMN t.id IS 'a column'", "COMMENT"),
@@ -243,6 +248,22 @@ DEFINITIONS = [
         says("SELECT obj_description('t'::regclass), col_description('t'::regclass, 1)", rows(("a table", "a column"))),
         says("COMMENT ON TABLE t IS NULL", "COMMENT"),
         says("SELECT obj_description('t'::regclass)", rows(None)),
+    ),
+    *(
+        fact(
+            f"comment-on-{kind.lower()}",
+            f"so are comments on a {kind.lower()}",
+            says(definition, " ".join(definition.split()[:2])),
+            says(f"COMMENT ON {kind} {name} IS 'what it is'", "COMMENT"),
+            says("SELECT description FROM pg_description WHERE description = 'what it is'", rows("what it is")),
+        )
+        for kind, name, definition in (
+            ("VIEW", "x", "CREATE VIEW x AS SELECT 1 AS a"),
+            ("SEQUENCE", "x", "CREATE SEQUENCE x CACHE 1"),
+            ("FUNCTION", "x(int)", "CREATE FUNCTION x(n int) RETURNS int LANGUAGE sql AS 'SELECT 1'"),
+            ("SCHEMA", "x", "CREATE SCHEMA x"),
+            ("DOMAIN", "x", "CREATE DOMAIN x AS int"),
+        )
     ),
     fact(
         "foreign-keys",
@@ -275,49 +296,30 @@ DEFINITIONS = [
         says("SELECT d FROM child WHERE id = 3", rows("later")),
     ),
     fact(
-        "index-forms",
-        "CREATE INDEX ASYNC answers a job's id; indexes may be unique, partial, covering and of expressions",
-        says("CREATE TABLE t (id int PRIMARY KEY, a text, b int)", "CREATE TABLE"),
-        says("CREATE INDEX ASYNC ON t (a NULLS FIRST)", "CREATE INDEX"),
-        says("CREATE UNIQUE INDEX ASYNC u ON t (b) NULLS NOT DISTINCT", "CREATE INDEX"),
-        says("CREATE INDEX ASYNC p ON t (b) INCLUDE (a) WHERE b > 0", "CREATE INDEX"),
-        says("CREATE INDEX ASYNC e ON t ((lower(a)), (b + 1))", "CREATE INDEX"),
-        says("CREATE INDEX ASYNC IF NOT EXISTS e ON t (b)", "CREATE INDEX"),
-        says("CREATE INDEX ASYNC m ON t USING btree_index (a, b)", "CREATE INDEX"),
-        says(
-            "SELECT indexdef FROM pg_indexes WHERE tablename = 't' ORDER BY indexname",
-            rows(
-                "CREATE INDEX e ON public.t USING btree_index (lower(a), ((b + 1)))",
-                "CREATE INDEX m ON public.t USING btree_index (a, b)",
-                "CREATE INDEX p ON public.t USING btree_index (b) INCLUDE (a) WHERE (b > 0)",
-                "CREATE INDEX t_a_idx ON public.t USING btree_index (a NULLS FIRST)",
-                "CREATE UNIQUE INDEX t_pkey ON public.t USING btree_index (id) INCLUDE (a, b)",
-                "CREATE UNIQUE INDEX u ON public.t USING btree_index (b) NULLS NOT DISTINCT",
-            ),
-        ),
-        says("ALTER INDEX e RENAME TO f", "ALTER INDEX"),
-        says("DROP INDEX f", "DROP INDEX"),
-    ),
-    fact(
-        "sync-index",
-        "disable_sync_create_index = off allows CREATE INDEX without ASYNC",
-        says("CREATE TABLE t (id int PRIMARY KEY, a text)", "CREATE TABLE"),
-        says("SHOW disable_sync_create_index", rows("on")),
-        says("SET disable_sync_create_index = off", "SET"),
-        says("SHOW disable_sync_create_index", rows("off")),
-        says("CREATE INDEX i ON t (a)", "CREATE INDEX"),
-        says("RESET disable_sync_create_index", "RESET"),
-        says("CREATE INDEX j ON t (a)", refused("unsupported mode. please use CREATE INDEX ASYNC.")),
-    ),
-    fact(
         "grants",
         "roles, grants, default privileges and their revocation",
         says("CREATE TABLE t (id int PRIMARY KEY)", "CREATE TABLE"),
         says("GRANT SELECT, INSERT ON t TO PUBLIC", "GRANT"),
         says("REVOKE INSERT ON t FROM PUBLIC", "REVOKE"),
         says("GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC", "GRANT"),
-        says("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC", "ALTER DEFAULT PRIVILEGES"),
-        says("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM PUBLIC", "ALTER DEFAULT PRIVILEGES"),
+    ),
+    fact(
+        "default-privileges",
+        "default privileges are those of what is made later",
+        says("CREATE TABLE before (id int)", "CREATE TABLE"),
+        says("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC", "ALTER DEFAULT PRIVILEGES"),
+        says("CREATE TABLE later (id int)", "CREATE TABLE"),
+        says(
+            "SELECT grantee, privilege_type FROM information_schema.table_privileges "
+            "WHERE table_name = 'later' AND grantee = 'PUBLIC'",
+            rows(("PUBLIC", "SELECT")),
+        ),
+        says("SELECT relacl FROM pg_class WHERE relname = 'before'", rows(None)),
+        says(
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE SELECT ON TABLES FROM PUBLIC", "ALTER DEFAULT PRIVILEGES"
+        ),
+        says("CREATE TABLE even_later (id int)", "CREATE TABLE"),
+        says("SELECT relacl FROM pg_class WHERE relname = 'even_later'", rows(None)),
     ),
 ]
 
