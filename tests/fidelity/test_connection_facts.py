@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -103,6 +104,12 @@ def test_a_role_that_there_is_not(dsql_cluster: LocalCluster) -> None:
 
 
 # -- the way there ----------------------------------------------------------------------------------------------------
+
+
+def test_the_endpoint_names_cluster_and_region(dsql_cluster: LocalCluster) -> None:
+    """A cluster's identifier has 26 characters of 5 bits."""
+    assert re.fullmatch("[a-z2-7]{26}", dsql_cluster.cluster_id)
+    assert dsql_cluster.endpoint == f"{dsql_cluster.cluster_id}.dsql.{dsql_cluster.region}.on.aws"
 
 
 def test_the_only_database_is_postgres(dsql_cluster: LocalCluster) -> None:

@@ -88,6 +88,19 @@ def test_filters_on_other_columns_are_applied_by_storage(connection: Connection)
     ]
 
 
+def test_what_storage_does_not_apply_is_filtered_behind_it(connection: Connection) -> None:
+    """Functions and patterns are the query processor's; what it takes out has PostgreSQL's own words."""
+    assert shape(connection, "SELECT id FROM parts WHERE lower(name) = 'part 7'", "ANALYZE")[:-2] == [
+        "Full Scan (btree-table) on parts",
+        "  Filter: (lower(name) = 'part 7'::text)",
+        "  Rows Removed by Filter: 99",
+        "  -> Storage Scan on parts",
+        "      Projections: id, name",
+        "      -> B-Tree Scan on parts",
+    ]
+    assert "  Filter: (name ~~ 'part%'::text)" in shape(connection, "SELECT id FROM parts WHERE name LIKE 'part%'")
+
+
 def test_what_an_index_includes_is_read_from_it_alone(connection: Connection) -> None:
     sql = (
         "SELECT balance FROM account WHERE customer_id = '4b18a761-5870-4d7c-95ce-0a48eca3fceb' AND status = 'pending'"

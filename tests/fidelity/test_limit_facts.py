@@ -143,6 +143,20 @@ SIZES = [
         says("ALTER TABLE w ADD COLUMN one_more int", refused("tables can have at most 255 columns", "54011")),
     ),
     fact(
+        "columns-over-time",
+        "dropped columns count: a table has had up to 1,600",
+        says(f"CREATE TABLE w ({_columns(255)})", "CREATE TABLE"),
+        *(
+            says(f"ALTER TABLE w {', '.join(changes)}", "ALTER TABLE")
+            for until in range(255, 1531, 255)
+            for changes in (
+                [f"DROP COLUMN c{n}" for n in range(until - 255, until)],
+                [f"ADD COLUMN c{n} int" for n in range(until, min(until + 255, 1600))],
+            )
+        ),
+        says("ALTER TABLE w ADD COLUMN one_more int", refused("tables can have at most 1600 columns", "54011")),
+    ),
+    fact(
         "statistics",
         "a table has up to 5 extended statistics",
         *(says(f"CREATE STATISTICS s{n} ON k, v FROM t", "CREATE STATISTICS") for n in range(5)),
@@ -243,6 +257,33 @@ LOWERED = [
         says("BEGIN", "BEGIN"),
         says("INSERT INTO t SELECT g, repeat('x', 1000000) FROM generate_series(1, 3) g", "INSERT 0 3"),
         says("COMMIT", refused("transaction size limit 2mb exceeded", "54000", "Current transaction size 3mb > 2mb")),
+    ),
+    fact(
+        "size-of-one-statement",
+        "a statement on its own is as large a transaction as a block may be; nothing of it stays",
+        says("CREATE TABLE t (id int PRIMARY KEY, v text)", "CREATE TABLE"),
+        says(
+            "INSERT INTO t SELECT g, repeat('x', 1000000) FROM generate_series(1, 3) g",
+            refused("transaction size limit 2mb exceeded", "54000", "Current transaction size 3mb > 2mb"),
+        ),
+        says("SELECT count(*) FROM t", rows("0")),
+    ),
+    fact(
+        "size-of-index-entries",
+        "entries of indexes count for a transaction's size, and not for its number of rows",
+        says("CREATE TABLE bare (id int PRIMARY KEY, v text)", "CREATE TABLE"),
+        says("CREATE TABLE indexed (id int PRIMARY KEY, v text UNIQUE)", "CREATE TABLE"),
+        *(
+            says(f"INSERT INTO {table} SELECT g, g || repeat('x', 700) FROM generate_series(1, 2000) g", answer)
+            for table, answer in (
+                ("bare", "INSERT 0 2000"),
+                (
+                    "indexed",
+                    refused("transaction size limit 2mb exceeded", "54000", "Current transaction size 3mb > 2mb"),
+                ),
+            )
+        ),
+        says("INSERT INTO indexed SELECT g, g::text FROM generate_series(1, 3000) g", "INSERT 0 3000"),
     ),
     fact(
         "memory",

@@ -145,6 +145,7 @@ QUERIES = refusals(
     "query",
     "what queries may not say",
     ("SELECT * FROM parent TABLESAMPLE bernoulli (10)", "TABLESAMPLE clause not supported"),
+    ("SELECT websearch_to_tsquery('english', 'word')", 'text search configuration "english" does not exist', "42704"),
     ("SELECT to_tsvector('english', 'word')", 'text search configuration "english" does not exist', "42704"),
     ("SHOW lc_collate", 'unrecognized configuration parameter "lc_collate"', "42704"),
     ("SELECT n, count(*) FROM parent GROUP BY ALL", "syntax error at end of input", "42601"),
@@ -202,6 +203,15 @@ INDEX_PRECEDENCE = refusals(
     ),
     ("CREATE INDEX i ON parent (name DESC) WHERE n > random()", "unsupported mode. please use CREATE INDEX ASYNC."),
     (
+        "CREATE INDEX ASYNC i ON parent (name) WHERE n > random() AND n > (SELECT 1)",
+        "cannot use subquery in index predicate",
+    ),
+    (
+        "CREATE INDEX ASYNC i ON parent ((random())) WHERE n > random()",
+        "functions in index predicate must be marked IMMUTABLE",
+        "42P17",
+    ),
+    (
         "CREATE INDEX ASYNC i ON parent ((random())) INCLUDE ((n + 1)) WHERE n > (SELECT 1)",
         "cannot use subquery in index predicate",
     ),
@@ -221,6 +231,12 @@ ALTERATIONS = refusals(
     ("ALTER TABLE parent ADD COLUMN c int UNIQUE", "ALTER TABLE ADD COLUMN with constraint not supported"),
     (
         "ALTER TABLE parent ADD COLUMN c bigint GENERATED ALWAYS AS IDENTITY (CACHE 1)",
+        "ALTER TABLE ADD COLUMN with constraint not supported",
+    ),
+    ("ALTER TABLE parent ADD COLUMN c int PRIMARY KEY", "ALTER TABLE ADD COLUMN with constraint not supported"),
+    ("ALTER TABLE parent ADD COLUMN c int REFERENCES parent", "ALTER TABLE ADD COLUMN with constraint not supported"),
+    (
+        "ALTER TABLE parent ADD COLUMN c int GENERATED ALWAYS AS (n + 1) STORED",
         "ALTER TABLE ADD COLUMN with constraint not supported",
     ),
     ("ALTER TABLE parent ADD PRIMARY KEY (n)", "unsupported ALTER TABLE ADD CONSTRAINT statement"),

@@ -189,6 +189,10 @@ JOBS = [
         says("ALTER TABLE ASYNC checked VALIDATE CONSTRAINT positive", "ALTER TABLE"),
         settled(),
         says("SELECT convalidated FROM pg_constraint WHERE conname = 'positive'", rows("t")),
+        says(
+            "SELECT status, job_type FROM sys.jobs WHERE object_name = 'public.checked' ORDER BY status",
+            rows(("completed", "VALIDATE_CONSTRAINT"), ("failed", "VALIDATE_CONSTRAINT")),
+        ),
     ),
     fact(
         "drop-job",

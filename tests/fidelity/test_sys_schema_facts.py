@@ -30,6 +30,19 @@ def _value(session: Connection, query: str) -> object:
 # -- functions --------------------------------------------------------------------------------------------------------
 
 
+def test_functions_there_are(session: Connection) -> None:
+    """One of them is a procedure."""
+    listed = session.execute(
+        "SELECT proname || CASE prokind WHEN 'p' THEN ' (procedure)' ELSE '' END FROM pg_proc "
+        "WHERE pronamespace = 'sys'::regnamespace ORDER BY 1"
+    )
+    assert [name for (name,) in listed.fetchall()] == [
+        *("base32_str_to_uuid", "base_type_oid", "cluster_size", "cluster_size_limit", "current_session_id"),
+        *("current_transaction_id", "dsql_major_version", "iam_session_user", "supported_datatypes"),
+        *("uuid_to_base32_str", "wait_for_job (procedure)"),
+    ]
+
+
 def test_identifiers_have_26_characters(session: Connection) -> None:
     for call in (
         "sys.current_session_id()",

@@ -244,6 +244,21 @@ CONFLICTS = [
     _race("child-first", "a parent that goes while a child arrives stays", _INSERT_ENTRY, _DELETE, True),
     _race("parent-update", "a parent's other columns may change while a child arrives", _UPDATE, _INSERT_ENTRY, False),
     _race(
+        "parent-key-update",
+        "but none of its key columns, also those that nobody references",
+        _KEY_UPDATE,
+        _INSERT_ENTRY,
+        True,
+    ),
+    _race(
+        "same-predicate",
+        "of two updates of the same three rows one fails",
+        "UPDATE accounts SET balance = 1 WHERE balance = 100",
+        "UPDATE accounts SET balance = 2 WHERE balance = 100",
+        True,
+        ("UPDATE 3",) * 2,
+    ),
+    _race(
         "overlap",
         "two updates that overlap in one row of several conflict",
         "UPDATE accounts SET balance = 1 WHERE id IN (1, 2)",
@@ -269,20 +284,24 @@ CONFLICTS = [
             session="two",
         ),
     ),
-    fact(
-        "cascade-against-update",
-        "a cascade's rows are written rows",
-        says(
-            "CREATE TABLE owned (id int PRIMARY KEY, o int REFERENCES accounts ON DELETE CASCADE, n int)",
-            "CREATE TABLE",
-        ),
-        says("INSERT INTO owned VALUES (1, 1, 0)", "INSERT 0 1"),
-        says("BEGIN", "BEGIN"),
-        says("BEGIN", "BEGIN", session="two"),
-        says(_DELETE, "DELETE 1"),
-        says("UPDATE owned SET n = 1 WHERE id = 1", "UPDATE 1", session="two"),
-        says("COMMIT", "COMMIT"),
-        says("COMMIT", CONFLICT, session="two"),
+    *(
+        fact(
+            f"{action.lower().replace(' ', '-')}-against-update",
+            f"rows that ON DELETE {action} changes are written rows",
+            says(
+                "CREATE TABLE owned (id int PRIMARY KEY, "
+                f"o int DEFAULT 2 REFERENCES accounts ON DELETE {action}, n int)",
+                "CREATE TABLE",
+            ),
+            says("INSERT INTO owned VALUES (1, 1, 0)", "INSERT 0 1"),
+            says("BEGIN", "BEGIN"),
+            says("BEGIN", "BEGIN", session="two"),
+            says(_DELETE, "DELETE 1"),
+            says("UPDATE owned SET n = 1 WHERE id = 1", "UPDATE 1", session="two"),
+            says("COMMIT", "COMMIT"),
+            says("COMMIT", CONFLICT, session="two"),
+        )
+        for action in ("CASCADE", "SET NULL", "SET DEFAULT")
     ),
     fact(
         "crossed",
@@ -307,19 +326,39 @@ CONFLICTS = [
         says("SELECT balance FROM accounts WHERE id = 1", rows("110")),
     ),
     fact(
-        "partial-index-is-no-key",
-        "a column of a partial unique index is no key column: its update goes with KEY SHARE",
+        "unique-index-is-a-key",
+        "a column of a unique index is a key column once the index is there: its update conflicts with KEY SHARE",
         says("CREATE TABLE parts (id int PRIMARY KEY, k int)", "CREATE TABLE"),
         says("INSERT INTO parts VALUES (1, 1)", "INSERT 0 1"),
-        says("SET disable_sync_create_index = off", "SET"),
-        says("CREATE UNIQUE INDEX u ON parts (k) WHERE k > 0", "CREATE INDEX"),
+        says("CREATE UNIQUE INDEX ASYNC u ON parts (k)", "CREATE INDEX"),
         settled(),
         says("BEGIN", "BEGIN"),
         says("BEGIN", "BEGIN", session="two"),
         says("UPDATE parts SET k = 2 WHERE id = 1", "UPDATE 1"),
         says("SELECT * FROM parts WHERE id = 1 FOR KEY SHARE", rows(("1", "1")), session="two"),
         says("COMMIT", "COMMIT"),
-        says("COMMIT", "COMMIT", session="two"),
+        says("COMMIT", CONFLICT, session="two"),
+    ),
+    *(
+        fact(
+            f"{name}-index-is-no-key",
+            f"a column of an index that is {words} is no key column: its update goes with KEY SHARE",
+            says("CREATE TABLE parts (id int PRIMARY KEY, k int)", "CREATE TABLE"),
+            says("INSERT INTO parts VALUES (1, 1)", "INSERT 0 1"),
+            says(definition, "CREATE INDEX"),
+            settled(),
+            says("BEGIN", "BEGIN"),
+            says("BEGIN", "BEGIN", session="two"),
+            says("UPDATE parts SET k = 2 WHERE id = 1", "UPDATE 1"),
+            says("SELECT * FROM parts WHERE id = 1 FOR KEY SHARE", rows(("1", "1")), session="two"),
+            says("COMMIT", "COMMIT"),
+            says("COMMIT", "COMMIT", session="two"),
+        )
+        for name, words, definition in (
+            ("partial", "partial", "CREATE UNIQUE INDEX ASYNC u ON parts (k) WHERE k > 0"),
+            ("expression", "of an expression", "CREATE UNIQUE INDEX ASYNC u ON parts ((k + 1))"),
+            ("plain", "not unique", "CREATE INDEX ASYNC u ON parts (k)"),
+        )
     ),
 ]
 

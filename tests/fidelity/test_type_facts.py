@@ -94,6 +94,8 @@ REFUSED_TYPES = [
         ("CREATE TABLE t (v bpchar(4097))", "Datatype limit greater than 4096 bytes not supported for char"),
         ("CREATE TABLE t (v varchar(65536))", "Datatype limit greater than 65535 bytes not supported for varchar"),
         ("CREATE TABLE t (v numeric(1001))", "NUMERIC precision 1001 must be between 1 and 1000", "22023"),
+        ("CREATE TABLE t (v numeric(0))", "NUMERIC precision 0 must be between 1 and 1000", "22023"),
+        ("CREATE TABLE t (v numeric(5, -1001))", "NUMERIC scale -1001 must be between -1000 and 1000", "22023"),
         ("CREATE TABLE t (v numeric(5, 1001))", "NUMERIC scale 1001 must be between -1000 and 1000", "22023"),
     ),
 ]
@@ -115,6 +117,19 @@ RULES = [
         ),
         says("ALTER TABLE t ADD COLUMN x numeric", "ALTER TABLE"),
         says("SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attname = 'x'", rows("numeric(18,6)")),
+    ),
+    fact(
+        "numeric-bounds",
+        "numeric has a precision up to 1000 and a scale from -1000 to 1000",
+        says("CREATE TABLE t (v numeric(1000, 1000), w numeric(1000, -1000), x numeric(1000))", "CREATE TABLE"),
+        says(
+            "INSERT INTO t VALUES (('0.' || repeat('9', 1000))::numeric, '7e1000', repeat('9', 1000)::numeric)",
+            "INSERT 0 1",
+        ),
+        says(
+            "SELECT v::text = '0.' || repeat('9', 1000), w = 7 * 10::numeric ^ 1000, length(x::text) FROM t",
+            rows(("t", "t", "1000")),
+        ),
     ),
     fact(
         "numeric-key",
@@ -188,6 +203,10 @@ RULES = [
         "only the C collation: text is ordered by bytes, in UTF8",
         says("SELECT v FROM (VALUES ('a'), ('B'), ('ä'), ('z')) x (v) ORDER BY v", rows("B", "a", "z", "ä")),
         says("SELECT 'a' COLLATE \"C\" < 'B'", rows("f")),
+        says(
+            "SELECT 'a' COLLATE \"de_DE\"",
+            refused('collation "de_DE" for encoding "UTF8" does not exist', "42704"),
+        ),
         says("SHOW server_encoding", rows("UTF8")),
         says("SELECT datname, datcollate FROM pg_database", rows(("postgres", "C"))),
     ),

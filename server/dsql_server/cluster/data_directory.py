@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from dsql_server.cluster.settings import StartError
+from dsql_server.interfaces.identifiers import new_identifier
 
 LOCK_FILE = "lock"
 IDENTITY_FILE = "cluster.json"
@@ -23,8 +24,6 @@ CATALOG_SNAPSHOT_DIRECTORY = "catalog-snapshot"
 #: Marks a temporary directory: what a server that was killed left behind, the next one removes.
 EPHEMERAL_FILE = "ephemeral"
 _TEMPORARY_PREFIX = "dsqlkit-"
-_CLUSTER_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-_CLUSTER_ID_LENGTH = 26
 _ACCESS_KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -63,7 +62,7 @@ class Identity:
     @classmethod
     def _new(cls) -> Identity:
         return cls(
-            "".join(secrets.choice(_CLUSTER_ID_ALPHABET) for _ in range(_CLUSTER_ID_LENGTH)),
+            new_identifier(),
             "AKIA" + "".join(secrets.choice(_ACCESS_KEY_ALPHABET) for _ in range(16)),
             "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(40)),
         )
