@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facts import Fact, Witness, fact, parametrized, refused, rows, says
+from facts import Fact, Witness, fact, parametrized, refused, request, rows, says
 
 TABLE = ("CREATE TABLE t (id int PRIMARY KEY, a int)", "INSERT INTO t VALUES (1, 10)")
 NO_INSERT = refused("cannot execute INSERT in a read-only transaction", "25006")
@@ -49,6 +49,63 @@ FACTS = [
         says("SELECT a FROM t WHERE id = 1", rows("10")),
         says("COMMIT", "COMMIT"),
         says("SHOW transaction_read_only", rows("off")),
+    ),
+    fact(
+        "block-by-function",
+        "current_setting() and pg_settings say the same as SHOW",
+        says("BEGIN READ ONLY", "BEGIN"),
+        says("SELECT current_setting('transaction_read_only')", rows("on")),
+        says("SELECT setting FROM pg_settings WHERE name = 'transaction_read_only'", rows("on")),
+        says("SELECT current_setting('default_transaction_read_only')", rows("off")),
+        says("COMMIT", "COMMIT"),
+        says("SELECT current_setting('transaction_read_only')", rows("off")),
+        says("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SET"),
+        says("SELECT current_setting('default_transaction_read_only', true)", rows("on")),
+        says("BEGIN READ WRITE", "BEGIN"),
+        says("SELECT current_setting('transaction_read_only', true)", rows("off")),
+        says("COMMIT", "COMMIT"),
+        says("SELECT current_setting('transaction_read_only')", rows("on")),
+    ),
+    *(
+        fact(
+            f"refused-{number}",
+            "what writes or locks is refused by its name; what is explained only, isn't",
+            says("BEGIN READ ONLY", "BEGIN"),
+            says(f"EXPLAIN {explained}", "EXPLAIN"),
+            says(sql, refused(f"cannot execute {name} in a read-only transaction", "25006")),
+            says("COMMIT", "ROLLBACK"),
+        )
+        for number, (sql, name, explained) in enumerate(
+            (
+                ("SELECT a FROM t FOR UPDATE", "SELECT FOR UPDATE", "SELECT a FROM t FOR UPDATE"),
+                ("SELECT a FROM t FOR KEY SHARE", "SELECT FOR KEY SHARE", "SELECT a FROM t FOR KEY SHARE"),
+                ("EXPLAIN ANALYZE UPDATE t SET a = 1", "UPDATE", "UPDATE t SET a = 1"),
+                ("EXPLAIN ANALYZE SELECT a FROM t FOR UPDATE", "SELECT FOR UPDATE", "DELETE FROM t"),
+                ("COPY t FROM STDIN", "COPY FROM", "INSERT INTO t VALUES (2)"),
+            )
+        )
+    ),
+    fact(
+        "names-first",
+        "what isn't there is said before the transaction may not write, in both protocols",
+        *(
+            step
+            for sql, error in (
+                ("INSERT INTO nosuch VALUES (1)", refused('relation "nosuch" does not exist', "42P01")),
+                (
+                    "UPDATE t SET b = 1",
+                    refused('column "b" of relation "t" does not exist', "42703"),
+                ),
+            )
+            for step in (
+                says("BEGIN READ ONLY", "BEGIN"),
+                request(sql, error),
+                says("ROLLBACK", "ROLLBACK"),
+                says("BEGIN READ ONLY", "BEGIN"),
+                says(sql, error),
+                says("ROLLBACK", "ROLLBACK"),
+            )
+        ),
     ),
     fact(
         "not-by-parameter",

@@ -32,6 +32,7 @@ class Engine:
         self.asked: list[bytes | str] = []  #: all that came, in order
         self.views: dict[str, str] = {}
         self.functions: dict[str, str] = {}
+        self.table_functions: list[str] = []
         self.refused: set[bytes] = set()
 
     async def run(self, batch: bytes) -> Answer:
@@ -54,7 +55,8 @@ class Engine:
             text = json.dumps([{"Plan": self.plan}])
         elif "json_build_object" in sql:
             named = {"views": list(self.views), "functions": list(self.functions)}
-            text = json.dumps({kind: [[n, i, "1"] for i, n in enumerate(names)] for kind, names in named.items()})
+            listed = {kind: [[n, i, "1"] for i, n in enumerate(names)] for kind, names in named.items()}
+            text = json.dumps({**listed, "called": self.table_functions})
         elif "pg_get_viewdef" in sql:
             text = list(self.views.values())[int(sql.split("(")[1].split(":")[0])]
         elif "sqlbody" in sql:
@@ -164,6 +166,16 @@ def test_functions_that_read_tables_load_them_all(planner: Planner, engine: Engi
     assert not plan(planner, "SELECT harmless()").whole
     for sql in ("SELECT reads()", "SELECT * FROM v", "SELECT * FROM w"):
         assert plan(planner, sql).whole == [USERS]
+
+
+def test_functions_that_write_may_write_anything(planner: Planner, engine: Engine) -> None:
+    engine.functions = {"writes": "DELETE FROM users", "calls": "SELECT writes()", "harmless": "SELECT 1"}
+    engine.plan = {"Node Type": "Result"}
+    engine.parameter_oids = ()
+    assert not plan(planner, "SELECT harmless()").written
+    for sql in ("SELECT writes()", "SELECT calls()"):
+        found = plan(planner, sql)
+        assert (found.whole, found.written, found.losing) == ([USERS], [USERS], {USERS.relation_id})
 
 
 def test_a_known_template_asks_the_engine_nothing(planner: Planner, engine: Engine) -> None:

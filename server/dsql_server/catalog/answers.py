@@ -8,6 +8,7 @@ argument used once as far as possible. What they call is new, and so runs as wri
 from __future__ import annotations
 
 from dsql_server.statements.indexes import INDEX_METHOD
+from dsql_server.statements.settings import BLOCK_READS_ONLY_NOTE, READS_ONLY_NOTE
 
 #: Version that Aurora DSQL reported in September 2026.
 SERVER_VERSION = "16.15"
@@ -58,9 +59,23 @@ ANSWERED_PARAMETERS = {
 }
 
 
+def _noted(*notes: str) -> str:
+    """SQL for the first of these notes that a session has made."""
+    values = ", ".join(f"NULLIF(pg_catalog.engine_setting('{note}', true), '')" for note in notes)
+    return f"coalesce({values}, 'off')"
+
+
+#: Parameters of which the engine's own values mean nothing, and SQL for those of the client's session.
+_NOTED_PARAMETERS = {
+    "transaction_read_only": _noted(BLOCK_READS_ONLY_NOTE, READS_ONLY_NOTE),
+    "default_transaction_read_only": _noted(READS_ONLY_NOTE),
+}
+
+
 def _answered(name: str, otherwise: str) -> str:
     """SQL for the value of the parameter that the expression ``name`` names."""
-    cases = " ".join(f"WHEN '{parameter}' THEN '{value}'" for parameter, value in ANSWERED_PARAMETERS.items())
+    values = {parameter: f"'{value}'" for parameter, value in ANSWERED_PARAMETERS.items()} | _NOTED_PARAMETERS
+    cases = " ".join(f"WHEN '{parameter}' THEN {value}" for parameter, value in values.items())
     return f"CASE lower({name}) {cases} ELSE {otherwise} END"
 
 

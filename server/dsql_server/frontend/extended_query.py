@@ -339,6 +339,7 @@ class ExtendedQuery(SimpleQuery):
             if not plan.written and statement.locking is None:
                 sent = pending.take()
                 answer = await executor.execute_read(sent.batch, sent.skip)
+                self._wrote = False
                 self._answer_parses(sent, answer)
                 self._take(answer)
                 self._learn(portal, plan, answer)

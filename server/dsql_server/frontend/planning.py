@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dsql_server.frontend.statements import PLANNED_KINDS, Prepared, changes_settings
+from dsql_server.frontend.statements import PLANNED_KINDS, Prepared, changes_settings, writing_command
 from dsql_server.frontend.transactions import BLOCK, FAILED, Transactions
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import LockMode
@@ -10,7 +10,7 @@ from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError, aborted_block
 from dsql_server.processor.explain_session import ExplainRequest, shown
-from dsql_server.processor.plan import LoadPlan, copy_plan
+from dsql_server.processor.plan import LoadPlan, copy_plan, write_anything
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.pushed_aggregates import bind_message
 from dsql_server.processor.row_limits import may_exceed
@@ -97,7 +97,10 @@ class Planning(Transactions):
             targets = {name for _, name in statement.targets}
             written = [t for t in tables if t.name in targets]
             readable = list(state.tables.values()) if not tables and not written else tables
-            return copy_plan(state, readable, written)
+            plan = copy_plan(state, readable, written)
+            if await planner.may_write(statement, self.plan_settings):
+                write_anything(plan, state)
+            return plan
         return LoadPlan(state.version)
 
     async def _refresh_settings(self) -> None:
@@ -124,9 +127,11 @@ class Planning(Transactions):
     def _check_allowed(self, statement: Statement, plan: LoadPlan) -> None:
         if plan.sequences is not None and plan.sequences.taken and self._read_only:
             raise SqlError("25006", "cannot execute nextval() in a read-only transaction")
+        if self._read_only:
+            refused = writing_command(statement, plan)
+            if refused is not None:
+                raise SqlError("25006", f"cannot execute {refused} in a read-only transaction")
         if plan.written or statement.is_dml:
-            if self._read_only:
-                raise SqlError("25006", f"cannot execute {statement.tag.split()[0]} in a read-only transaction")
             if self._definition is not None:
                 raise SqlError("0A000", "ddl and dml are not supported in the same transaction")
             self._wrote = True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from dsql_server.frontend.direct_answers import DirectAnswers
 from dsql_server.frontend.planning import LOCK_MODES
 from dsql_server.frontend.statements import PLANNED_KINDS, changes_settings, is_virtual, read_query
@@ -64,8 +67,8 @@ class SimpleQuery(DirectAnswers):
             plan = explain.loading_plan
         executor = await self._ready_executor()
         if self._block == BLOCK:
-            await self._check_current(executor, statement)
-        self._check_allowed(statement, plan)
+            await self._check(executor.check_current, executor, statement)
+        await self._check(partial(self._check_allowed, statement, plan), executor, statement)
         writes = bool(plan.written) or statement.locking is not None
         parts: list[bytes] = []
         skip = 0
@@ -101,10 +104,10 @@ class SimpleQuery(DirectAnswers):
         if self._alone and statement.kind in PLANNED_KINDS and not sets:
             self._see(plan, answer)
 
-    async def _check_current(self, executor: Executor, statement: Statement) -> None:
-        """Raises SqlError if the transaction can't go on. What it doesn't know of by then isn't there for it."""
+    async def _check(self, check: Callable[[], None], executor: Executor, statement: Statement) -> None:
+        """Raises what ``check`` does; but what the statement names and the transaction doesn't know comes first."""
         try:
-            executor.check_current()
+            check()
         except SqlError:
             parts: list[bytes] = []
             executor.opening(parts)

@@ -14,7 +14,7 @@ from dsql_server.processor.errors import SqlError
 from dsql_server.processor.explain_session import ExplainRequest
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.planner import PlanSettings
-from dsql_server.statements import SYNC_PARAMETER, Statement, StatementKind
+from dsql_server.statements import SYNC_PARAMETER, LockStrength, Statement, StatementKind
 
 #: Kinds that the front end answers or steers itself; the engine never sees the client's message for them.
 _VIRTUAL_KINDS = frozenset(
@@ -32,6 +32,11 @@ _VIRTUAL_KINDS = frozenset(
 #: Of transactions as their client begins them; the engine's own always write, for they are given the rows they read.
 READ_ONLY_PARAMETER = "transaction_read_only"
 READ_ONLY_PARAMETERS = frozenset({READ_ONLY_PARAMETER, "default_transaction_read_only"})
+_LOCKING_COMMANDS = {
+    None: None,
+    LockStrength.KEY_SHARE: "SELECT FOR KEY SHARE",
+    LockStrength.UPDATE: "SELECT FOR UPDATE",
+}
 PLANNED_KINDS = frozenset({StatementKind.SELECT, StatementKind.INSERT, StatementKind.UPDATE, StatementKind.DELETE})
 
 
@@ -74,6 +79,15 @@ def is_virtual(statement: Statement) -> bool:
 def changes_settings(statement: Statement) -> bool:
     """Whether the statement may change configuration parameters of the session."""
     return statement.kind in (StatementKind.SET, StatementKind.RESET) or "set_config" in statement.functions
+
+
+def writing_command(statement: Statement, plan: LoadPlan) -> str | None:
+    """What a read-only transaction refuses the statement as, in PostgreSQL's words; None if it may run."""
+    if statement.explained is not None:
+        return writing_command(statement.explained, plan) if "analyze" in statement.options else None
+    if plan.written or statement.is_dml:
+        return "COPY FROM" if statement.kind == StatementKind.COPY else statement.tag.split()[0]
+    return _LOCKING_COMMANDS[statement.locking]
 
 
 class Portal:

@@ -86,6 +86,7 @@ class Steering(Planning):
             finally:
                 self._beginning = False
             assert executor.workspace is not None
+            executor.workspace.reads_only = statement.transaction.read_only if statement.transaction else None
             self._block = BLOCK
         else:
             self._warn("25001", "there is already a transaction in progress")

@@ -54,7 +54,9 @@ from dsql_server.processor.workspace import (
     load_messages,
     writes_system_table,
 )
+from dsql_server.statements import BLOCK_READS_ONLY_NOTE
 
+_QUERY_TAG = b"SELECT "
 #: How long a session takes a cluster that wasn't full for not full.
 SIZE_MEASURED_S = 1.0
 #: Dead rows in a processor's tables after which they are vacuumed, between transactions.
@@ -94,6 +96,8 @@ class Executor(EngineConversation):
         self._rollback = self._statement("ROLLBACK")
         self._savepoint = self._statement("SAVEPOINT dsqlkit_load")
         self._release = self._statement("RELEASE dsqlkit_load")
+        self._note_reads_only = self._statement(f"SET LOCAL {BLOCK_READS_ONLY_NOTE} TO on")
+        self._note_writes = self._statement(f"SET LOCAL {BLOCK_READS_ONLY_NOTE} TO off")
         self._check_deferred = self._statement("SET CONSTRAINTS ALL IMMEDIATE")
 
     @property
@@ -133,11 +137,16 @@ class Executor(EngineConversation):
             return 0
         self.engine_open = True
         parts.append(self._begin)
-        if self.workspace is None or not self.workspace.untold:
-            return 1
-        data, told = self.workspace.tell(self.connection)
-        parts.append(data)
-        return 1 + told
+        workspace = self.workspace
+        added = 1
+        if workspace is not None and workspace.reads_only is not None:
+            parts.append(self._note_reads_only if workspace.reads_only else self._note_writes)
+            added += 1
+        if workspace is not None and workspace.untold:
+            data, told = workspace.tell(self.connection)
+            parts.append(data)
+            added += told
+        return added
 
     def loading(self, plan: LoadPlan, bound: Bound, parts: list[bytes], keep_apart: bool) -> int:
         """Add what loads the rows that ``plan`` needs; returns the completions that it adds.
@@ -236,7 +245,10 @@ class Executor(EngineConversation):
             work = workspace.work(table)
             work.written = work.may_lose_rows = True
         for table in plan.key_shared:
-            workspace.work(table).locked = True
+            work = workspace.work(table)
+            work.locked = True
+            if plan.locks_unseen:
+                work.lock_mode = LockMode.UPDATE
         if lock_mode is not None:
             for scan in plan.scans:
                 work = workspace.work(scan.table)
@@ -253,7 +265,9 @@ class Executor(EngineConversation):
         assert workspace is not None
         try:
             workspace.count_rows(_changed_rows(tag))
-            if plan.side_effects:
+            if tag.startswith(_QUERY_TAG):
+                await self._count_written()
+            elif plan.side_effects:
                 await self._count_side_effects(plan)
             await self.new_keys.check(plan, bound, sizes)
         except LimitExceeded as limit:
@@ -266,8 +280,13 @@ class Executor(EngineConversation):
         workspace = self.workspace
         assert workspace is not None
         affected = sum(len(workspace.work(table).loaded) for table in plan.side_effects)
-        if workspace.row_count + affected <= self.limits.transaction_rows:
-            return
+        if workspace.row_count + affected > self.limits.transaction_rows:
+            await self._count_written()
+
+    async def _count_written(self) -> None:
+        """Count the changed rows in the engine. Raises LimitExceeded."""
+        workspace = self.workspace
+        assert workspace is not None
         data, works = workspace.extraction(self.connection)
         answer = await self.collect_as_loader(data)
         if answer.error is not None:
@@ -490,8 +509,8 @@ class Executor(EngineConversation):
 
 
 def _changed_rows(tag: bytes) -> int:
-    """The row count at the end of a command tag."""
-    return int(tag.rpartition(b" ")[2]) if tag[-1:].isdigit() else 0
+    """The row count at the end of a command tag. A query's says nothing of what its CTEs and functions wrote."""
+    return int(tag.rpartition(b" ")[2]) if tag[-1:].isdigit() and not tag.startswith(_QUERY_TAG) else 0
 
 
 def _duplicate_at_commit(duplicate: DuplicateInSnapshot) -> SqlError:

@@ -67,6 +67,8 @@ class LoadPlan:
     side_effects: list[Table] = field(default_factory=list)
     #: tables whose rows foreign key checks lock FOR KEY SHARE
     key_shared: list[Table] = field(default_factory=list)
+    #: these rows may be locked FOR UPDATE as well, by a function that the statement calls
+    locks_unseen: bool = False
     #: the query's aggregates, where storage can compute them
     aggregates: PushedAggregates | None = None
     #: None for nearly all statements: they neither take values from sequences nor set or read any
@@ -137,6 +139,19 @@ class LoadPlan:
         if self.foreign_keys is not None:
             found += self.foreign_keys.rows(bound, storage, t)
         return found
+
+
+def write_anything(plan: LoadPlan, state: CatalogState, locks: bool = False) -> None:
+    """Make it the plan of a statement of which isn't known which rows it reads and writes: any may be.
+
+    ``locks``: nor which ones it locks FOR UPDATE.
+    """
+    tables = [table for table in state.tables.values() if not table.is_system]
+    plan.whole, plan.written, plan.side_effects = list(state.tables.values()), tables, tables
+    plan.losing = {table.relation_id for table in tables}
+    plan.key_shared, plan.locks_unseen = tables, locks
+    plan.may_defer_checks = any(key.deferrable for table in tables for key in table.foreign_keys)
+    plan.insert, plan.single_insert_only, plan.neighbours, plan.foreign_keys = None, False, [], None
 
 
 def copy_plan(state: CatalogState, readable: Sequence[Table], written: Sequence[Table]) -> LoadPlan:

@@ -21,7 +21,13 @@ SELECT json_build_object(
     JOIN pg_catalog.pg_rewrite r ON r.ev_class = c.oid WHERE c.relkind = 'v' AND {_USER_SCHEMA}),
   'functions', (SELECT coalesce(json_agg(json_build_array(f.proname, f.oid::int8, f.xmin::text)), '[]')
     FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
-    WHERE f.prolang = 14 AND {_USER_SCHEMA}))::text
+    WHERE f.prolang = 14 AND {_USER_SCHEMA}),
+  'called', (SELECT coalesce(json_agg(DISTINCT f.proname), '[]')
+    FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc f ON f.oid = d.refobjid
+    JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+    WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND {_USER_SCHEMA} AND d.classid IN (
+      'pg_catalog.pg_attrdef'::pg_catalog.regclass, 'pg_catalog.pg_constraint'::pg_catalog.regclass,
+      'pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass)))::text
 """
 _VIEW_SQL = "SELECT pg_catalog.pg_get_viewdef({}::oid)"
 _FUNCTION_SQL = (
@@ -38,9 +44,13 @@ class _Definition:
     renamed: frozenset[str]  #: aliases of relations that give their columns other names
     uses_sequences: bool  #: it takes values from sequences or sets them, or may: it writes rows
     has_limit: bool
+    writes: bool  #: it writes or locks rows
+    locks: bool
 
 
-_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset(), True, True)
+_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset(), True, True, True, True)
+#: What a statement has that writes or locks rows.
+WRITING_NODES = (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.LockingClause)
 _SEQUENCE_FUNCTIONS = frozenset({"nextval", "setval"})
 
 
@@ -49,13 +59,17 @@ class PlanFacts:
     """The state of one catalog version."""
 
     functions: frozenset[str] = frozenset()  #: users' SQL functions
+    table_functions: frozenset[str] = frozenset()  #: those that defaults, checks and indexes of tables and types call
     views: frozenset[str] = frozenset()
     #: aliases inside of views whose columns have other names than the table's
     renamed: frozenset[str] = frozenset()
     #: functions that read tables, and views that call such; PostgreSQL may have run them before it prints a plan
     hidden_readers: frozenset[str] = frozenset()
+    #: functions that write or lock rows, and views that call such; a plan doesn't show which rows
+    hidden_writers: frozenset[str] = frozenset()
     #: functions that may take values from sequences or set them, and views that call such
     sequence_users: frozenset[str] = frozenset()
+    locks: bool = False  #: some function locks rows
     has_limit: bool = False  #: some view or function has a LIMIT
 
 
@@ -83,7 +97,7 @@ class FactReader:
                 definitions[key] = known
                 found.setdefault(name, []).append(known)
         self._definitions = definitions
-        return _facts(views, functions)
+        return _facts(views, functions, frozenset(listed["called"]))
 
 
 async def _text(connection: EngineConnection, sql: str) -> str:
@@ -103,7 +117,7 @@ def _read_definition(text: str) -> _Definition:
     functions: set[str] = set()
     relations: set[str] = set()
     renamed: set[str] = set()
-    writes = has_limit = False
+    writes = locks = has_limit = False
     for node in walk(tuple(s.stmt for s in statements)):
         if is_a(node, ast.FuncCall):
             functions.add(node.funcname[-1].sval)
@@ -113,22 +127,31 @@ def _read_definition(text: str) -> _Definition:
             relations.add(node.relname)
             if node.alias is not None and node.alias.colnames:
                 renamed.add(node.alias.aliasname)
-        writes = writes or is_a(node, ast.InsertStmt) or is_a(node, ast.UpdateStmt)
+        writes = writes or is_a(node, *WRITING_NODES)
+        locks = locks or is_a(node, ast.LockingClause)
     uses_sequences = writes or not functions.isdisjoint(_SEQUENCE_FUNCTIONS)
-    return _Definition(frozenset(functions), frozenset(relations), frozenset(renamed), uses_sequences, has_limit)
+    return _Definition(
+        frozenset(functions), frozenset(relations), frozenset(renamed), uses_sequences, has_limit, writes, locks
+    )
 
 
-def _facts(views: dict[str, list[_Definition]], functions: dict[str, list[_Definition]]) -> PlanFacts:
+def _facts(
+    views: dict[str, list[_Definition]], functions: dict[str, list[_Definition]], table_functions: frozenset[str]
+) -> PlanFacts:
     definitions = [*views.items(), *functions.items()]
     readers = _with_users(definitions, {name for name, found in functions.items() if any(d.relations for d in found)})
+    writers = {name for name, found in functions.items() if any(d.writes for d in found)}
     sequence_users = {name for name, found in functions.items() if any(d.uses_sequences for d in found)}
     return PlanFacts(
-        frozenset(functions),
-        frozenset(views),
-        frozenset(alias for found in views.values() for d in found for alias in d.renamed),
-        frozenset(readers),
-        frozenset(_with_users(definitions, sequence_users)),
-        any(d.has_limit for _, found in definitions for d in found),
+        functions=frozenset(functions),
+        table_functions=table_functions,
+        views=frozenset(views),
+        renamed=frozenset(alias for found in views.values() for d in found for alias in d.renamed),
+        hidden_readers=frozenset(readers),
+        hidden_writers=frozenset(_with_users(definitions, writers)),
+        sequence_users=frozenset(_with_users(definitions, sequence_users)),
+        locks=any(d.locks for found in functions.values() for d in found),
+        has_limit=any(d.has_limit for _, found in definitions for d in found),
     )
 
 

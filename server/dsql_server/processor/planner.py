@@ -15,8 +15,9 @@ from dsql_server.processor.direct_insert import insert_directly
 from dsql_server.processor.direct_read import read_directly
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone
 from dsql_server.processor.errors import server_unavailable
-from dsql_server.processor.plan import LoadPlan
-from dsql_server.processor.plan_facts import FactReader, PlanFacts
+from dsql_server.processor.parse_tree import is_a, walk
+from dsql_server.processor.plan import LoadPlan, write_anything
+from dsql_server.processor.plan_facts import WRITING_NODES, FactReader, PlanFacts
 from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import DEFAULT_SEARCH_PATH, ProcessorPool, QueryProcessor
 from dsql_server.processor.pushed_aggregates import PushedAggregates, find_pushed_aggregates
@@ -27,6 +28,16 @@ from dsql_server.statements import LiteralKind, Statement, lift_literals
 
 #: Load plans kept, over all sessions.
 PLANS_MAX = 4000
+
+#: PostgreSQL gives what users define numbers from here on.
+FIRST_USER_OID = 16384
+#: The types that domains are made of, in the end.
+_BASE_TYPES_SQL = (
+    "WITH RECURSIVE made (domain, type) AS (SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE oid IN ({}) "
+    "AND typtype = 'd' UNION ALL SELECT m.domain, t.typbasetype FROM made m JOIN pg_catalog.pg_type t "
+    "ON t.oid = m.type AND t.typtype = 'd') SELECT m.domain::int8, m.type::int8 FROM made m "
+    "JOIN pg_catalog.pg_type t ON t.oid = m.type AND t.typtype <> 'd'"
+)
 
 #: A base scan must show all of its conditions, and joins what the inner side is asked for.
 _PLANNER_SETTINGS = {
@@ -175,7 +186,17 @@ class Planner:
         values = [None if literal.text is None else literal.text.encode() for literal in lifted.literals]
         return template.with_literals(values)
 
-    async def _plan(self, sql: str, oids: tuple[int, ...], settings: PlanSettings) -> LoadPlan | None:
+    async def may_write(self, statement: Statement, settings: PlanSettings) -> bool:
+        """Whether a view or function that the statement names may write or lock rows."""
+        if not (statement.functions or statement.relations):
+            return False
+        async with self._lock:
+            await self._current_connection(settings)
+        names = {name.rpartition(".")[2] for name in statement.functions} | {name for _, name in statement.relations}
+        return not names.isdisjoint(self._facts.hidden_writers)
+
+    async def _current_connection(self, settings: PlanSettings) -> EngineConnection:
+        """The planner's own, its catalog and settings as they are now."""
         await self._pool.until_admitted()
         assert self._processor is not None, "opened before it plans"
         connection = self._processor.connection
@@ -186,19 +207,23 @@ class Planner:
                 await self._processor.replay(self._catalog)
             except EngineError as error:
                 raise server_unavailable() from error
-        state = self._catalog.state
         await self._prepare_settings(connection, settings)
+        return connection
+
+    async def _plan(self, sql: str, oids: tuple[int, ...], settings: PlanSettings) -> LoadPlan | None:
+        connection = await self._current_connection(settings)
+        state = self._catalog.state
         self.planned += 1
         try:
             answer = await connection.run(p.parse(b"plan", sql.encode(), oids) + p.describe_statement(b"plan") + p.SYNC)
         except EngineError:
             return None
-        parameter_oids = _parameter_oids(answer.described)
+        parameter_oids = await _without_domains(connection, sql, _parameter_oids(answer.described))
         arguments = "(" + ", ".join(["NULL"] * len(parameter_oids)) + ")" if parameter_oids else ""
         try:
             explained = await connection.execute(f"EXPLAIN (VERBOSE, FORMAT JSON, COSTS OFF) EXECUTE plan{arguments}")
         except EngineError:
-            return LoadPlan(state.version, parameter_oids, whole=list(state.tables.values()))
+            return self._plan_unseen(sql, parameter_oids)
         finally:
             await connection.run(p.close_statement(b"plan") + p.SYNC)
         text = b"\n".join(p.data_row_fields(row)[0] or b"" for row in explained.rows[0]).decode()
@@ -210,10 +235,11 @@ class Planner:
         if state.sequences:
             plan.sequences = await sequence_uses(connection, state, sql, text, document, self._facts.sequence_users)
         plan.aggregates = await self._pushed_aggregates(connection, document, plan, sql, answer.row_description)
-        readers = self._facts.hidden_readers
-        if readers and (plan.written or any(name in text or name in sql for name in readers)):
-            # Checks and defaults of written tables may call them, too.
+        called = self._facts.table_functions if plan.written else frozenset()
+        if _calls(self._facts.hidden_readers, called, text, sql):
             plan.whole = list(state.tables.values())
+        if _calls(self._facts.hidden_writers, called, text, sql):
+            write_anything(plan, state, self._facts.locks)
         # Last: what it asks of the plan is kept from then on.
         width = p.unpack_i16(answer.row_description)[0] if answer.row_description else None
         plan.direct = read_directly(targets, document, plan, width)
@@ -223,6 +249,14 @@ class Planner:
                 plan.direct_insert = None
         self.scans += len(plan.scans)
         self.scans_narrowed += sum(scan.access.restricted for scan in plan.scans)
+        return plan
+
+    def _plan_unseen(self, sql: str, parameter_oids: tuple[int, ...]) -> LoadPlan:
+        """The plan of a statement that PostgreSQL has parsed and doesn't plan without values."""
+        state = self._catalog.state
+        plan = LoadPlan(state.version, parameter_oids, whole=list(state.tables.values()))
+        if any(is_a(node, *WRITING_NODES) for node in walk(read_targets(sql).statement)):
+            write_anything(plan, state)
         return plan
 
     async def _pushed_aggregates(
@@ -259,6 +293,29 @@ class Planner:
                 f"pg_catalog.set_config('DateStyle', {_quoted('ISO, ' + order)}, false)"
             )
             self._settings = settings
+
+
+def _calls(names: frozenset[str], called: frozenset[str], *texts: str) -> bool:
+    """Whether one of the functions or views is called, or may be by what any of the texts names."""
+    return not called.isdisjoint(names) or any(name in text for text in texts for name in names)
+
+
+async def _without_domains(connection: EngineConnection, sql: str, parameter_oids: tuple[int, ...]) -> tuple[int, ...]:
+    """The parameters' types, domains' base types in their place; the statement ``plan`` is prepared anew with them.
+
+    It is planned with NULL for every parameter, which a domain may refuse.
+    """
+    domains = {oid for oid in parameter_oids if oid >= FIRST_USER_OID}
+    if not domains:
+        return parameter_oids
+    answer = await connection.execute(_BASE_TYPES_SQL.format(", ".join(map(str, sorted(domains)))))
+    bases = {}
+    for row in answer.rows[0]:
+        domain, base = (int(value or 0) for value in p.data_row_fields(row))
+        bases[domain] = base
+    replaced = tuple(bases.get(oid, oid) for oid in parameter_oids)
+    await connection.run(p.close_statement(b"plan") + p.parse(b"plan", sql.encode(), replaced) + p.SYNC)
+    return replaced
 
 
 async def _has_checks(connection: EngineConnection, table: Table) -> bool:

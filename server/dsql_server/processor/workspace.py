@@ -79,7 +79,17 @@ class Untold(NamedTuple):
 class Workspace:
     """See the module. One per transaction; the session owns it and the engine transaction behind it."""
 
-    __slots__ = ("began_at", "catalog", "limits", "row_count", "t_start", "tables", "transaction_id", "untold")
+    __slots__ = (
+        "began_at",
+        "catalog",
+        "limits",
+        "reads_only",
+        "row_count",
+        "t_start",
+        "tables",
+        "transaction_id",
+        "untold",
+    )
 
     def __init__(self, t_start: Timestamp, catalog: CatalogState, limits: Limits = DSQL_LIMITS) -> None:
         self.limits = limits
@@ -88,6 +98,7 @@ class Workspace:
         self.catalog = catalog
         self.tables: dict[int, TableWork] = {}
         self.row_count = 0
+        self.reads_only: bool | None = None  #: what BEGIN said; None: nothing
         #: Inserted rows, in order. The engine's first statement in the transaction is preceded by all of them.
         self.untold: list[Untold] = []
         self.began_at = time.monotonic()

@@ -16,10 +16,17 @@ from dsql_server.statements.model import (
     StatementKind,
     TransactionModes,
 )
-from dsql_server.statements.settings import BATCHED_JOINS_PARAMETER, READS_ONLY_NOTE, is_utf8, refuse_change
+from dsql_server.statements.settings import (
+    BATCHED_JOINS_PARAMETER,
+    BLOCK_READS_ONLY_NOTE,
+    READS_ONLY_NOTE,
+    is_utf8,
+    refuse_change,
+)
 
 __all__ = [
     "BATCHED_JOINS_PARAMETER",
+    "BLOCK_READS_ONLY_NOTE",
     "READS_ONLY_NOTE",
     "SYNC_PARAMETER",
     "Definition",

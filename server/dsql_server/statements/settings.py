@@ -35,6 +35,8 @@ RESERVED_PREFIXES = frozenset({"dsql", "dsqlkit"})
 #: Where a session's engine notes what SET SESSION CHARACTERISTICS said of READ ONLY. Its own parameter stays off:
 #: rows are loaded in every transaction, those that only read included.
 READS_ONLY_NOTE = "dsqlkit.reads_only"
+#: Likewise for what BEGIN said, as long as its block lasts.
+BLOCK_READS_ONLY_NOTE = "dsqlkit.block_reads_only"
 
 #: SET and RESET of these to their default do nothing: a session has one user and one isolation level.
 CONSTANT_PARAMETERS = frozenset({"session_authorization", "transaction_isolation"})
