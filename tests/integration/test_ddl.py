@@ -491,3 +491,20 @@ def test_a_restart_replays_every_definition(tmp_path: Path, crash: bool) -> None
             valid
         ) == [("s.by_v", True), ("s.t_pkey", True), ("s.unique_v", False)]
         assert reader.rows("SELECT rolname FROM pg_roles WHERE rolname = 'renamed_away'") == []
+
+
+def test_definitions_pass_notices_on(one: Session) -> None:
+    """Also those that answer a job, and those that fail."""
+    heard: list[str | None] = []
+    one.connection.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+    one.run("CREATE TABLE t (id int PRIMARY KEY, a int)")
+    assert one.finish("CREATE INDEX ASYNC i ON t (a)")
+    one.run("CREATE INDEX ASYNC IF NOT EXISTS i ON t (a)")
+    one.run("ALTER TABLE ASYNC IF EXISTS missing VALIDATE CONSTRAINT c")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        one.run("DROP TABLE IF EXISTS missing, pg_class")
+    assert heard == [
+        'relation "i" already exists, skipping',
+        'relation "missing" does not exist, skipping',
+        'table "missing" does not exist, skipping',
+    ]

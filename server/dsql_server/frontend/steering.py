@@ -132,6 +132,7 @@ class Steering(Planning):
         if job_id is None:
             self._out += answer.out
             return
+        self._out.append(p.notices(b"".join(answer.out)))
         if not described:
             self._out.append(self._virtual_description(statement))
         self._out.append(p.data_row([job_id]))

@@ -179,7 +179,7 @@ class Transactions(ClientStream):
 
     def _fail(self, error: SqlError) -> None:
         """Send an error and leave the transaction as PostgreSQL does."""
-        self._out.append(error.response)
+        self._out.append(error.notices + error.response)
         if self._block == IDLE:
             self._rollback()
         else:

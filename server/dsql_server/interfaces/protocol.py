@@ -182,6 +182,18 @@ def data_row_fields(body: bytes) -> list[bytes | None]:
     return found
 
 
+def notices(messages: bytes) -> bytes:
+    """The NoticeResponses among whole messages."""
+    found = []
+    at = 0
+    while at < len(messages):
+        end = at + 1 + unpack_i32(messages, at + 1)[0]
+        if messages[at] == NOTICE:
+            found.append(messages[at:end])
+        at = end
+    return b"".join(found)
+
+
 def split_data_rows(messages: bytes) -> tuple[bytes, list[bytes], bytes]:
     """Whole messages cut into what comes before their DataRows, the bodies of these, and what comes behind."""
     rows: list[bytes] = []

@@ -94,7 +94,9 @@ async def run_definition(
         unfit = without_operators(p.error_fields(answer.error).get("M", ""))
         if unfit is not None:
             raise unfit
-        raise EngineRefusal(_without_other_databases(answer.error), offset=statement.offset)
+        refusal = EngineRefusal(_without_other_databases(answer.error), offset=statement.offset)
+        refusal.notices = p.notices(b"".join(answer.out))
+        raise refusal
     after = Listing.read(await _ask(executor, b"", LISTING_SQL))
     difference = await _difference(executor, before, after, session.search_path)
     change = describe_change(

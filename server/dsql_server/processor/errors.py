@@ -28,6 +28,7 @@ class SqlError(Exception):
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+        self.notices = b""  #: messages that came before the error
         self.response = p.error_response(
             sqlstate, message, detail=detail, hint=hint, position=position, severity=severity
         )
