@@ -105,6 +105,24 @@ def test_the_row_limit_counts_what_a_query_writes_not_what_it_answers(one: Sessi
     assert one.value("SELECT count(*) FROM t") == 0
 
 
+def test_functions_that_only_their_owner_may_call(writers: Session, other: Session) -> None:
+    """The machinery can't plan their calls, and what they and the statements around them do counts all the same."""
+    writers.run("CREATE TABLE numbered (id bigint GENERATED ALWAYS AS IDENTITY (CACHE 1) PRIMARY KEY, v int)")
+    writers.run("CREATE FUNCTION next(i int) RETURNS int LANGUAGE sql AS 'SELECT i + 1'")
+    for function in ("next", "put"):
+        writers.run(f"REVOKE EXECUTE ON FUNCTION {function}(int) FROM PUBLIC")
+    for session in (writers, other, writers):
+        session.run("INSERT INTO numbered (v) VALUES (next(1))")
+    writers.run("UPDATE numbered SET v = next(v) WHERE id = 2")
+    assert other.rows("SELECT id, v FROM numbered ORDER BY id") == [(1, 2), (2, 3), (3, 2)]
+    writers.run("DELETE FROM numbered WHERE id = next(0)")
+    assert other.column("SELECT id FROM numbered ORDER BY id") == [2, 3]
+    writers.run("SELECT put(5)")
+    assert other.column("SELECT id FROM t") == [5]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        other.run("SELECT put(5)")
+
+
 def test_domains_that_refuse_null(one: Session, other: Session) -> None:
     """Statements are planned without the values of their parameters, which such a domain doesn't take."""
     one.run("CREATE DOMAIN some_name AS text NOT NULL")

@@ -22,7 +22,7 @@ from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import DEFAULT_SEARCH_PATH, ProcessorPool, QueryProcessor
 from dsql_server.processor.pushed_aggregates import PushedAggregates, find_pushed_aggregates
 from dsql_server.processor.roles import PLANNER_ROLE
-from dsql_server.processor.sequence_uses import SEQUENCE_FUNCTIONS, SEQUENCES_VIEW, sequence_uses
+from dsql_server.processor.sequence_uses import SEQUENCE_FUNCTIONS, SEQUENCES_VIEW, sequence_uses, uses_of_any
 from dsql_server.processor.targets import read_targets
 from dsql_server.statements import LiteralKind, Statement, lift_literals
 
@@ -252,11 +252,14 @@ class Planner:
         return plan
 
     def _plan_unseen(self, sql: str, parameter_oids: tuple[int, ...]) -> LoadPlan:
-        """The plan of a statement that PostgreSQL has parsed and doesn't plan without values."""
+        """The plan of a statement that PostgreSQL has parsed and doesn't plan: not without values, or not for us."""
         state = self._catalog.state
         plan = LoadPlan(state.version, parameter_oids, whole=list(state.tables.values()))
-        if any(is_a(node, *WRITING_NODES) for node in walk(read_targets(sql).statement)):
-            write_anything(plan, state)
+        writes = any(is_a(node, *WRITING_NODES) for node in walk(read_targets(sql).statement))
+        if writes or _calls(self._facts.hidden_writers, frozenset(), sql):
+            write_anything(plan, state, self._facts.locks)
+        if state.sequences and (plan.written or _calls(SEQUENCE_FUNCTIONS, frozenset(), sql)):
+            plan.sequences = uses_of_any(state)
         return plan
 
     async def _pushed_aggregates(

@@ -82,13 +82,7 @@ async def sequence_uses(
         return SequenceUses(shown=shown) if shown else None
     uses = named_uses(sql, plan)
     if hidden or uses.computed:
-        if len(state.sequences) > COMPUTED_SEQUENCES_MAX:
-            raise SqlError(
-                "0A000",
-                f"nextval of a computed name is not supported with more than {COMPUTED_SEQUENCES_MAX} sequences",
-                hint="Write the sequence's name as a string constant.",
-            )
-        return SequenceUses(tuple(map(SequenceUse, state.sequences.values())), shown, True)
+        return uses_of_any(state, shown)
     taken = []
     if uses.counts:
         names = ", ".join("'" + name.replace("'", "''") + "'" for name in uses.counts)
@@ -99,6 +93,17 @@ async def sequence_uses(
             if sequence is not None:
                 taken.append(SequenceUse(sequence, uses.counts[name], uses.exact))
     return SequenceUses(tuple(taken), shown, uses.sets)
+
+
+def uses_of_any(state: CatalogState, shown: tuple[catalog.Sequence, ...] = ()) -> SequenceUses:
+    """Any sequence may be taken from and set. Raises SqlError where these are too many."""
+    if len(state.sequences) > COMPUTED_SEQUENCES_MAX:
+        raise SqlError(
+            "0A000",
+            f"nextval of a computed name is not supported with more than {COMPUTED_SEQUENCES_MAX} sequences",
+            hint="Write the sequence's name as a string constant.",
+        )
+    return SequenceUses(tuple(map(SequenceUse, state.sequences.values())), shown, True)
 
 
 def _shown_sequences(state: CatalogState, sql: str, plan: dict[str, Any]) -> tuple[catalog.Sequence, ...]:
