@@ -111,6 +111,8 @@ VERSIONS = [
         ("current-database", "SELECT current_database()", "postgres"),
         ("current-catalog", "SELECT current_catalog", "postgres"),
         ("current-catalog-in-a-condition", "SELECT 1 WHERE CURRENT_CATALOG = current_database()", "1"),
+        ("current-catalog-as-a-label", "SELECT x.current_catalog FROM (SELECT 'x' AS current_catalog) x", "x"),
+        ("current-catalog-twice", "SELECT current_catalog || current_catalog AS current_catalog", "postgrespostgres"),
         ("activity", "SELECT string_agg(datname, ',') FROM pg_stat_activity", "postgres"),
         ("current-user", "SELECT current_user", "admin"),
         ("session-user", "SELECT session_user", "admin"),

@@ -20,20 +20,25 @@ def with_own_catalog(parsed: Parsed) -> str:
     text = parsed.engine_sql
     if _KEYWORD not in text.lower():
         return text
-    columns = {parsed.index(location) for location in _bare_columns(parsed)}
+    places = {parsed.index(location): is_column for location, is_column in _places(parsed).items()}
     for token in reversed(parser.scan(text)):
-        if token.name == "CURRENT_CATALOG":
-            name = f" AS {_KEYWORD}" if token.start in columns else ""
+        if token.start in places:
+            name = f" AS {_KEYWORD}" if places[token.start] else ""
             text = text[: token.start] + _CALL + name + text[token.end + 1 :]
     return text
 
 
-def _bare_columns(parsed: Parsed) -> list[int]:
-    """Where a result column is nothing but CURRENT_CATALOG, without a name of its own."""
-    found = []
+def _places(parsed: Parsed) -> dict[int, bool]:
+    """Where CURRENT_CATALOG is a value, and whether it is all of a result column without a name of its own.
+
+    It may also be a label, which stays as it is.
+    """
+    found: dict[int, bool] = {}
     for kind, node in walk(parsed.tree):
-        if kind == "ResTarget" and "name" not in node:
+        if kind == "SQLValueFunction" and node.get("op") == _OPERATION:
+            found.setdefault(node.get("location", 0), False)
+        elif kind == "ResTarget" and "name" not in node:
             function = node.get("val", {}).get("SQLValueFunction", {})
             if function.get("op") == _OPERATION:
-                found.append(function.get("location", 0))
+                found[function.get("location", 0)] = True
     return found
