@@ -402,12 +402,8 @@ STATEMENTS: dict[str, tuple[str | Refused, ...]] = {
         "DROP TABLE t CASCADE",
     ),
     "opt_drop_behavior__in__DropStmt": ("DROP TABLE t CASCADE", "DROP SEQUENCE s"),
-    "drop_type_name__in__DropStmt": (
-        ("DROP EVENT TRIGGER IF EXISTS nothing", "0A000", "unsupported object in DROP statement"),
-    ),
-    "object_type_name_on_any_name": (
-        ("DROP TRIGGER IF EXISTS nothing ON t", "0A000", "unsupported object in DROP statement"),
-    ),
+    "drop_type_name__in__DropStmt": ("DROP EVENT TRIGGER IF EXISTS nothing",),
+    "object_type_name_on_any_name": ("DROP TRIGGER IF EXISTS nothing ON t",),
     "name_list": ("SELECT * FROM (VALUES (1, 2)) x (p, q)",),
     "any_name_list": ("DROP VIEW IF EXISTS v, nothing",),
     # -- settings

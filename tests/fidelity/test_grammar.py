@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import psycopg
 import pytest
+from grammar_alternatives import ALTERNATIVES, TRANSACTION_ALTERNATIVES
+from grammar_keywords import BARE_LABELS, CATEGORIES, NO_FUNCTION, OWN_WORDS
 from grammar_statements import SET_UP, STATEMENTS, TRANSACTION_STATEMENTS, Refused
 from psycopg import Connection
 
@@ -42,9 +46,8 @@ def _run(connection: Connection, case: str | Refused) -> None:
     assert (refused.value.sqlstate, refused.value.diag.message_primary) == (sqlstate, message), statement
 
 
-@pytest.mark.parametrize("production", STATEMENTS)
-def test_statements_of(production: str, connection: Connection) -> None:
-    for case in STATEMENTS[production]:
+def _run_in_blocks(connection: Connection, cases: Iterable[str | Refused]) -> None:
+    for case in cases:
         connection.execute("BEGIN")
         try:
             _run(connection, case)
@@ -52,9 +55,19 @@ def test_statements_of(production: str, connection: Connection) -> None:
             connection.execute("ROLLBACK")
 
 
+@pytest.mark.parametrize("production", STATEMENTS)
+def test_statements_of(production: str, connection: Connection) -> None:
+    _run_in_blocks(connection, STATEMENTS[production])
+
+
+@pytest.mark.parametrize("production", ALTERNATIVES)
+def test_alternatives_of(production: str, connection: Connection) -> None:
+    _run_in_blocks(connection, ALTERNATIVES[production])
+
+
 @pytest.mark.parametrize("production", TRANSACTION_STATEMENTS)
 def test_transaction_statements_of(production: str, connection: Connection) -> None:
-    for case in TRANSACTION_STATEMENTS[production]:
+    for case in (*TRANSACTION_STATEMENTS[production], *TRANSACTION_ALTERNATIVES.get(production, ())):
         _run(connection, case)
 
 
@@ -62,3 +75,49 @@ def test_no_production_is_left_out() -> None:
     covered = STATEMENTS.keys() | TRANSACTION_STATEMENTS.keys()
     assert len(covered) == PRODUCTIONS and not STATEMENTS.keys() & TRANSACTION_STATEMENTS.keys()
     assert all(STATEMENTS.values())
+    assert ALTERNATIVES.keys() | TRANSACTION_ALTERNATIVES.keys() <= covered
+
+
+# -- keywords ---------------------------------------------------------------------------------------------------------
+
+
+class Keyword(NamedTuple):
+    word: str
+    category: str  #: a letter, as ``pg_get_keywords()`` has it
+    is_bare_label: bool
+
+
+@pytest.fixture(scope="module")
+def keywords(connection: Connection) -> list[Keyword]:
+    """PostgreSQL's, and Aurora DSQL's own."""
+    listed = connection.execute("SELECT word, catcode::text, barelabel FROM pg_get_keywords()").fetchall()
+    own = [Keyword(word, category, True) for category, words in OWN_WORDS.items() for word in words]
+    return [Keyword(*row) for row in listed] + own
+
+
+def test_there_are_as_many_keywords_as_in_the_grammar(keywords: list[Keyword]) -> None:
+    assert Counter(k.category for k in keywords) == CATEGORIES
+    assert sum(k.is_bare_label for k in keywords) == BARE_LABELS
+
+
+def test_keywords_are_names(connection: Connection, keywords: list[Keyword]) -> None:
+    """Each where its category lets it stand: as a label, a column, a table, a function."""
+    for word, category, is_bare_label in keywords:
+        found = connection.execute(f"SELECT 1 AS {word}".encode())
+        assert [c.name for c in found.description or ()] == [word]
+        if is_bare_label:
+            assert connection.execute(f"SELECT 1 {word}".encode()).fetchone() == (1,)
+        if category in "UC":
+            column = f"SELECT {word}.{word} FROM (SELECT 1 AS {word}) {word}"
+            assert connection.execute(column.encode()).fetchone() == (1,), word
+        if category in "UT" and word not in NO_FUNCTION:
+            with pytest.raises(psycopg.errors.UndefinedFunction):
+                connection.execute(f"SELECT {word}(row(1), row(2), row(3), row(4), row(5))".encode())
+
+
+def test_reserved_words_are_no_names(connection: Connection, keywords: list[Keyword]) -> None:
+    """Nor are those that functions and types may have."""
+    for word, category, _ in keywords:
+        if category in "RT":
+            with pytest.raises(psycopg.errors.SyntaxError):
+                connection.execute(f"CREATE TABLE {word} (id int)".encode())

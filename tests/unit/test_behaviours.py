@@ -36,7 +36,7 @@ def _functions(path: str) -> frozenset[str]:
 def _cases(path: str, function: str) -> list[str]:
     """The names of a test's cases, as far as the module gives them names."""
     test = getattr(importlib.import_module(Path(path).stem), function)
-    return [case.id for mark in test.pytestmark for case in mark.args[1] if hasattr(case, "id")]
+    return [case.id for mark in getattr(test, "pytestmark", ()) for case in mark.args[1] if hasattr(case, "id")]
 
 
 def test_the_list_is_one() -> None:
