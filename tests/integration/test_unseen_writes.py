@@ -43,10 +43,16 @@ def test_what_a_function_writes_is_committed(writers: Session, other: Session, s
 
 
 def test_copy_commits_what_its_query_writes(writers: Session, other: Session) -> None:
-    for query in ("SELECT put(1)", "SELECT id FROM putting", "INSERT INTO t VALUES (2, 2) RETURNING id"):
+    for query in (
+        "SELECT put(1)",
+        "SELECT id FROM putting",
+        "INSERT INTO t VALUES (2, 2), (3, 3) RETURNING id",
+        "UPDATE t SET v = 20 WHERE id = 2 RETURNING id",
+        "DELETE FROM t WHERE id = 3 RETURNING id",
+    ):
         with writers.connection.cursor().copy(f"COPY ({query}) TO STDOUT") as copy:
-            assert len(list(copy)) == 1
-    assert other.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,), (100,)]
+            assert list(copy)
+    assert other.rows("SELECT id, v FROM t ORDER BY id") == [(1, 1), (2, 20), (100, 100)]
 
 
 def test_functions_write_in_blocks_as_statements_do(writers: Session, other: Session) -> None:

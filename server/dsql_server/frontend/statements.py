@@ -86,7 +86,7 @@ def writing_command(statement: Statement, plan: LoadPlan) -> str | None:
     if statement.explained is not None:
         return writing_command(statement.explained, plan) if "analyze" in statement.options else None
     if plan.written or statement.is_dml:
-        return "COPY FROM" if statement.kind == StatementKind.COPY else statement.tag.split()[0]
+        return "COPY FROM" if statement.copies_in else statement.tag.split()[0]
     return _LOCKING_COMMANDS[statement.locking]
 
 

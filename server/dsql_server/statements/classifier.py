@@ -242,6 +242,7 @@ def _command(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
         kind=kind,
         refusals=(*refuse(node), *facts.refusals),
         is_dml=found.is_dml or copies_in,
+        copies_in=copies_in,
         is_read_only=kind is not StatementKind.CALL and not copies_in and not facts.writes and facts.locking is None,
         targets=found.relations if copies_in and "relation" in node else found.targets,
         parameter=commands.parameter(node) if kind is StatementKind.SHOW else None,

@@ -159,6 +159,7 @@ class Statement:
     engine_sql: str
     refusals: tuple[Refusal, ...] = ()  #: in order of precedence
     is_dml: bool = False  #: may write rows
+    copies_in: bool = False  #: COPY … FROM
     is_ddl: bool = False
     is_read_only: bool = False  #: writes no rows, locks none and changes no catalog
     locking: LockStrength | None = None  #: the strongest row lock asked for
