@@ -129,6 +129,33 @@ def test_functions_that_only_their_owner_may_call(writers: Session, other: Sessi
         other.run("SELECT put(5)")
 
 
+READ_THEN_WRITE = ("SELECT count(*) FROM t WHERE v <> chr(97)", "INSERT INTO t VALUES ('new')")
+
+
+def test_rows_read_by_one_statement_of_a_request_are_not_written_by_the_next(one: Session, other: Session) -> None:
+    """What a request reads isn't the transaction's own, whatever comes later in its implicit transaction."""
+    one.run("CREATE TABLE t (v text)")
+    one.run("INSERT INTO t VALUES ('b'), ('c')")
+    one.connection.pgconn.exec_("; ".join(READ_THEN_WRITE).encode())
+    assert other.column("SELECT v FROM t ORDER BY v") == ["b", "c", "new"]
+    with one.connection.pipeline():
+        for sql in READ_THEN_WRITE:
+            one.run(sql)
+    assert other.column("SELECT v FROM t ORDER BY v") == ["b", "c", "new", "new"]
+    pgconn = one.connection.pgconn
+    pgconn.enter_pipeline_mode()
+    for sql in READ_THEN_WRITE:
+        pgconn.send_query_params(sql.encode(), None)
+        pgconn.send_flush_request()
+        pgconn.flush()
+        assert pgconn.get_result() is not None, "answered before the next statement is sent"
+        assert pgconn.get_result() is None
+    pgconn.pipeline_sync()
+    assert pgconn.get_result() is not None
+    pgconn.exit_pipeline_mode()
+    assert other.column("SELECT v FROM t ORDER BY v") == ["b", "c", "new", "new", "new"]
+
+
 def test_domains_that_refuse_null(one: Session, other: Session) -> None:
     """Statements are planned without the values of their parameters, which such a domain doesn't take."""
     one.run("CREATE DOMAIN some_name AS text NOT NULL")

@@ -232,7 +232,8 @@ class ExtendedQuery(SimpleQuery):
             skip += executor.opening(injected)
         if portal.explain is not None:
             skip += executor.opening(injected) + executor.forgetting_sizes(injected)
-        skip += executor.loading(plan, portal.bound, injected, keep_apart=writes or self._block == BLOCK)
+        ends = self._alone and self._synced and self._block == IDLE  # the transaction, with this statement
+        skip += executor.loading(plan, portal.bound, injected, keep_apart=writes or not ends)
         if writes:
             executor.note_statement(plan, LOCK_MODES[statement.locking])
         if skip:

@@ -90,7 +90,7 @@ class SimpleQuery(DirectAnswers):
             skip += executor.opening(parts)
         if explain is not None:
             skip += executor.opening(parts) + executor.forgetting_sizes(parts)
-        skip += executor.loading(plan, bound, parts, keep_apart=writes or self._block == BLOCK)
+        skip += executor.loading(plan, bound, parts, keep_apart=writes or not self._alone or self._block == BLOCK)
         if writes:
             executor.note_statement(plan, LOCK_MODES[statement.locking])
         parts.append(p.query(statement.engine_sql))
