@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from facts import Fact, Witness, fact, parametrized, refused, rows, says
+from facts import Fact, Witness, fact, parametrized, refused, rows, says, settled
 
 from dsql_server.frontend.connection_rate import ConnectionRate
 from dsql_server.interfaces.limits import DSQL_LIMITS, KIB, MIB, TIB
@@ -37,6 +37,7 @@ LOWER = {
 WIDE = "CREATE TABLE t (id int PRIMARY KEY, v text, b bytea, j jsonb, d json, c varchar, p bpchar)"
 KEYED = "CREATE TABLE t (k text PRIMARY KEY, u text UNIQUE, v text)"
 LARGE = "repeat('x', 1048577)"
+NOISE_OF_3_KIB = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 100) g)"
 #: More than 1 MiB even where it is compressed.
 NOISE = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 60000) g)"
 
@@ -107,6 +108,19 @@ SIZES = [
         says("BEGIN", "BEGIN"),
         says(f"INSERT INTO t (k) VALUES ('{'k' * 1982}')", TOO_LARGE_KEY),
         says("COMMIT", "ROLLBACK"),
+        given=[KEYED],
+    ),
+    fact(
+        "much-larger-keys",
+        "so it is said of keys of any size, and of those that an expression makes",
+        says(f"INSERT INTO t (k) VALUES ({NOISE_OF_3_KIB})", TOO_LARGE_KEY),
+        says(f"INSERT INTO t (k, u) VALUES ('a', {NOISE})", TOO_LARGE_KEY),
+        says("INSERT INTO t (k) VALUES (repeat('k', 1000000))", TOO_LARGE_KEY),
+        says("CREATE INDEX ASYNC ON t ((v || '!'))", "CREATE INDEX"),
+        settled(),
+        says(f"INSERT INTO t (k, v) VALUES ('a', {NOISE_OF_3_KIB})", TOO_LARGE_KEY),
+        says("INSERT INTO t (k, v) VALUES ('a', 'x')", "INSERT 0 1"),
+        says(f"UPDATE t SET v = {NOISE_OF_3_KIB}", TOO_LARGE_KEY),
         given=[KEYED],
     ),
     fact(

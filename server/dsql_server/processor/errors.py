@@ -11,6 +11,9 @@ _ENGINE_DATABASE = re.compile(rb"\bdsql_qp_\d+\b")
 #: What an engine says of a query that is short of memory.
 _TEMPORARY_FILES = re.compile(r"temporary file size exceeds temp_file_limit \((\d+)kB\)")
 _CONFIGURED_LIMIT = "53400"
+#: What an engine says of a key that doesn't fit into a page of its index.
+_INDEX_ROW = re.compile(r"index row (?:size \d+ exceeds|requires \d+ bytes)")
+_PROGRAM_LIMIT = "54000"
 
 
 class SqlError(Exception):
@@ -53,6 +56,9 @@ class EngineRefusal(SqlError):
         if fields.get("C") == _CONFIGURED_LIMIT and (limit := _TEMPORARY_FILES.match(fields.get("M", ""))):
             message = f"query requires more than allowed temp space of {limit[1]} KB to execute"
             super().__init__("54000", message)
+            return
+        if fields.get("C") == _PROGRAM_LIMIT and _INDEX_ROW.match(fields.get("M", "")):
+            super().__init__("54000", "key size too large")
             return
         super().__init__(fields.get("C", "XX000"), fields.get("M", "unknown error"))
         if offset and "P" in fields:
