@@ -253,6 +253,7 @@ def _index(raw: dict[str, Any], ids: dict[int, int]) -> Index:
         expressions=tuple(raw["definitions"] or ()),
         predicate=raw["predicate"],
         nulls_not_distinct=raw["nulls_not_distinct"],
+        covering=len(raw["columns"]) > count,
     )
 
 

@@ -67,6 +67,7 @@ class Index:
     expressions: tuple[str, ...] = ()  #: one per 0 in ``columns``
     predicate: str | None = None
     nulls_not_distinct: bool = False
+    covering: bool = False  #: it includes columns beside those of its key
 
     @property
     def plain(self) -> bool:
@@ -185,6 +186,11 @@ class Table:
                 + ", ".join(f"({places})" for places in tuples)
             )
         return sql
+
+    @cached_property
+    def includes_columns(self) -> bool:
+        """Whether a secondary index that isn't unique includes columns: an engine's may have no room for long ones."""
+        return any(index.covering and not index.unique for index in self.indexes)
 
     @cached_property
     def by_name(self) -> dict[str, Column]:

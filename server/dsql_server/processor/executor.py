@@ -52,6 +52,7 @@ from dsql_server.processor.workspace import (
     Workspace,
     full_row,
     load_messages,
+    narrowing_messages,
     writes_system_table,
 )
 from dsql_server.statements import BLOCK_READS_ONLY_NOTE
@@ -161,9 +162,13 @@ class Executor(EngineConversation):
                 bound.loaded = {k: w.loaded for k, w in workspace.tables.items()}
         plan.bind_literals(bound)
         groups = plan.rows(bound, self._storage, workspace.t_start)
+        # The statement may make long values of what indexes include. What is prepared here is sent in this order.
+        changed = (*plan.written, *plan.side_effects)
+        narrowing = [narrowing_messages(self.connection, table) for table in changed if table.includes_columns]
         data, count = workspace.load(self.connection, groups)
-        if not count:
+        if not count and not narrowing:
             return 0
+        data, count = b"".join(narrowing) + data, count + len(narrowing)
         return self._guarded(data, count, parts, keep_apart)
 
     async def aggregate(self, pushed: PushedAggregates, bound: Bound) -> list[bytes | None] | None:

@@ -31,6 +31,9 @@ from dsql_server.processor.unbuilt_indexes import check_unbuilt
 #: More rows than this are loaded by COPY, fewer by one prepared INSERT.
 INSERT_LOAD_MAX_ROWS = 8
 
+#: Shorter rows have entries that fit into any index of an engine's.
+NARROW_ROW_MAX_BYTES = 500
+
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 _COPY_CHUNK_BYTES = 1 << 20
@@ -252,7 +255,16 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
         literal = table.qualified_name.replace("'", "''")
         off, on = (f"SELECT pg_catalog.engine_checks('{literal}'::pg_catalog.regclass, {v})" for v in ("false", "true"))
         data, count = _between(connection, (off, on), data), count + 2
+    if table.includes_columns and any(len(v) > NARROW_ROW_MAX_BYTES for v in values):
+        data, count = narrowing_messages(connection, table) + data, count + 1
     return data, count
+
+
+def narrowing_messages(connection: EngineConnection, table: Table) -> bytes:
+    """Messages after which the engine's transaction does without the table's covering indexes: one completion."""
+    literal = table.qualified_name.replace("'", "''")
+    name, parse = connection.statement(f"SELECT pg_catalog.engine_narrow('{literal}'::pg_catalog.regclass)")
+    return parse + p.bind_statement(name) + p.EXECUTE_UNNAMED
 
 
 def _between(connection: EngineConnection, around: tuple[str, str], data: bytes) -> bytes:

@@ -73,7 +73,7 @@ _HIDDEN_SQL = """
 
 #: The machinery's own, behind functions that a client may call.
 _MACHINERY = """
-    engine_checks engine_note engine_setval engine_sizes
+    engine_checks engine_narrow engine_note engine_setval engine_sizes
 """
 
 DENIED_FUNCTIONS = frozenset(
