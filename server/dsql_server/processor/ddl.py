@@ -13,10 +13,12 @@ from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Muta
 from dsql_server.processor.definition_limits import check_counts, check_tables, counting_sql
 from dsql_server.processor.definition_rules import (
     check_keys,
+    refuse_column_type,
     refuse_dropped_columns,
     refuse_identity_type,
     refuse_key_type,
     refuse_view,
+    unfit_column_types,
     unfit_identity_types,
     unfit_key_types,
     without_operators,
@@ -110,6 +112,8 @@ async def run_definition(
     )
     check_tables(change, executor.limits)
     check_keys(change, state)
+    for oid in unfit_column_types(change, state):
+        raise refuse_column_type(await _type_name(executor, b"", oid))
     for oid in unfit_key_types(change, state):
         raise refuse_key_type(await _type_name(executor, b"", oid))
     check_counts(

@@ -22,6 +22,8 @@ _IN_KEYS = frozenset(
         *(t.DATE, t.TIME, t.TIMESTAMP, t.TIMESTAMPTZ, t.UUID),
     }
 )
+_JSON, _JSONB = 114, 3802
+_STORED = _IN_KEYS | {t.TIMETZ, t.INTERVAL, t.BYTEA, _JSON, _JSONB}
 _NO_OPERATOR_CLASS = re.compile(r'data type (.+) has no default operator class for access method "btree"')
 _SYSTEM_SCHEMA = "sys"
 #: PostgreSQL's modifier of varchar(n) and char(n) is n and its header.
@@ -53,6 +55,21 @@ def refuse_view(tag: str, sql: str) -> None:
     """Raises SqlError if a view's definition is too long."""
     if tag == "CREATE VIEW" and len(sql.encode()) > VIEW_DEFINITION_MAX_BYTES:
         raise SqlError("54000", "view definition too large")
+
+
+def unfit_column_types(change: CatalogChange, state: CatalogState) -> list[int]:
+    """Object identifiers of new columns' types that aren't stored: tables' and views' row types, by whatever name."""
+    found = []
+    for table in change.upserts:
+        known = state.tables.get(table.relation_id)
+        new = table.columns[known.arity if known is not None else 0 :]
+        found += [column.type_oid for column in new if not column.dropped and column.type_oid not in _STORED]
+    return found
+
+
+def refuse_column_type(shown: str) -> SqlError:
+    """For a type that :func:`unfit_column_types` found, under the name that an engine has for it."""
+    return SqlError("0A000", f"datatype {shown} not supported")
 
 
 def unfit_key_types(change: CatalogChange, state: CatalogState) -> list[int]:
