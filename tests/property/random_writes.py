@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from random_queries import ORDERED_FAMILIES, InScope, QueryGenerator
 from random_schema import Column, Relation
 from random_values import BIGINT, INT
@@ -34,10 +36,21 @@ class ScriptGenerator(QueryGenerator):
         """A few statements: each on its own, or together in a block that commits or not."""
         rng = self.rng
         count = rng.choice((1, 1, 2, 3, 4, 6))
-        if rng.random() < 0.4:
+        roll = rng.random()
+        if roll < 0.15:
+            return self._request(max(count, 2))
+        if roll < 0.45:
             return [step for _ in range(count) for step in self.statement()]
         end = "COMMIT" if rng.random() < 0.8 else "ROLLBACK"
         return [Step("BEGIN"), *(step for _ in range(count) for step in self.statement()), Step(end, ambiguous=True)]
+
+    def _request(self, count: int) -> list[Step]:
+        """Some statements at once: in one text, or in one pipeline with one Sync behind all of them."""
+        steps = [step for _ in range(count) for step in self.statement()]
+        texts = [step.sql for step in steps if step.parameters is None]
+        if len(texts) == len(steps) or (len(texts) > 1 and self.rng.random() < 0.5):
+            return [Step("; ".join(texts), ambiguous=True)]
+        return [replace(steps[0], ambiguous=True, then=tuple(steps[1:]))]
 
     def statement(self) -> list[Step]:
         """A random statement."""

@@ -26,7 +26,8 @@ class Step:
 
     ``parameters`` None: the simple query protocol. ``name``: through a named prepared statement. ``ordered``: the
     order of the rows is part of the answer. ``ambiguous``: several rows may raise errors, and PostgreSQL's physical
-    order says which comes first; only the class of the SQLSTATE is compared.
+    order says which comes first; only the class of the SQLSTATE is compared. ``then``: statements that follow in the
+    same pipeline; the answer is the first error, or the last statement's.
     """
 
     sql: str
@@ -35,6 +36,7 @@ class Step:
     name: str | None = None
     ordered: bool = False
     ambiguous: bool = False
+    then: tuple[Step, ...] = ()
 
 
 @dataclass
@@ -62,8 +64,25 @@ class Client:
         self._prepared: dict[str, str] = {}
 
     def run(self, step: Step) -> Answer:
-        """Run one statement."""
-        return _answer(self._send(step))
+        """Run one statement, and those that follow in its pipeline."""
+        if not step.then:
+            return _answer(self._send(step))
+        connection = self.connection.pgconn
+        connection.enter_pipeline_mode()
+        for each in (step, *step.then):
+            values = [p.value for p in each.parameters or ()]
+            types = [p.oid for p in each.parameters or ()]
+            formats = [int(p.binary) for p in each.parameters or ()]
+            connection.send_query_params(each.sql.encode(), values, types, formats, int(each.binary_results))
+        connection.pipeline_sync()
+        answers = []
+        while (result := connection.get_result()) is None or result.status != pq.ExecStatus.PIPELINE_SYNC:
+            if result is not None:  # the end of one statement's results
+                answers.append(_answer(result))
+            assert connection.status == pq.ConnStatus.OK, "the connection is lost"
+        connection.exit_pipeline_mode()
+        # More answers than statements: COMMIT, which the Sync stands for, has failed.
+        return next((answer for answer in answers if answer.error is not None), answers[-1])
 
     def forget_prepared(self) -> None:
         """Drop named statements: the next schema uses the names again."""
@@ -96,6 +115,8 @@ def _answer(result: pq.abc.PGresult) -> Answer:
         wanted = (pq.DiagnosticField.SQLSTATE, pq.DiagnosticField.MESSAGE_PRIMARY, pq.DiagnosticField.MESSAGE_DETAIL)
         state, message, detail = ((result.error_field(f) or b"").decode() for f in wanted)
         return Answer(error=(state, message, detail))
+    if status == pq.ExecStatus.PIPELINE_ABORTED:
+        return Answer()
     assert status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY), status
     columns = tuple(((result.fname(i) or b"").decode(), result.ftype(i)) for i in range(result.nfields))
     rows = [tuple(result.get_value(r, c) for c in range(result.nfields)) for r in range(result.ntuples)]
