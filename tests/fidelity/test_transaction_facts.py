@@ -188,6 +188,7 @@ def _race(name: str, words: str, one: str, two: str, loses: bool, tags: tuple[st
 
 
 _INSERT = "INSERT INTO accounts VALUES (7, 'seven')"
+_INSERT_NULL = "INSERT INTO accounts VALUES ({}, NULL)"
 _INSERT_ENTRY = "INSERT INTO entries VALUES (1, 1)"
 _DELETE = "DELETE FROM accounts WHERE id = 1"
 _KEY_UPDATE = "UPDATE accounts SET code = 'q' WHERE id = 1"
@@ -230,6 +231,35 @@ CONFLICTS = [
         _INSERT,
         "INSERT INTO accounts VALUES (8, 'seven')",
         True,
+    ),
+    _race(
+        "unique-race-of-updates",
+        "and two updates that give two rows one unique value, or an update and an insert",
+        "UPDATE accounts SET code = 'seven' WHERE id = 1",
+        "UPDATE accounts SET code = 'seven' WHERE id = 2",
+        True,
+    ),
+    _race("unique-race-of-both", "in either order", _INSERT, "UPDATE accounts SET code = 'seven' WHERE id = 2", True),
+    _race("null-race", "NULLs are no such value", _INSERT_NULL.format(7), _INSERT_NULL.format(8), False),
+    *(
+        fact(
+            f"{name}-unique-race",
+            f"a unique index {words} has such values, too",
+            says("CREATE TABLE parts (id int PRIMARY KEY, k text)", "CREATE TABLE"),
+            says(f"CREATE UNIQUE INDEX ASYNC u ON parts {definition}", "CREATE INDEX"),
+            settled(),
+            says("BEGIN", "BEGIN"),
+            says("BEGIN", "BEGIN", session="two"),
+            says(f"INSERT INTO parts VALUES (1, {one})", "INSERT 0 1"),
+            says(f"INSERT INTO parts VALUES (2, {two})", "INSERT 0 1", session="two"),
+            says("COMMIT", "COMMIT"),
+            says("COMMIT", CONFLICT, session="two"),
+        )
+        for name, words, definition, one, two in (
+            ("expression", "of an expression", "((lower(k)))", "'A'", "'a'"),
+            ("partial", "with a predicate", "(k) WHERE k > 'b'", "'c'", "'c'"),
+            ("null", "for which NULLs are equal", "(k) NULLS NOT DISTINCT", "NULL", "NULL"),
+        )
     ),
     _race(
         "both-update",
