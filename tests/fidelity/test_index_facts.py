@@ -35,7 +35,7 @@ FORMS = [
     ),
     fact(
         "sync-index",
-        "disable_sync_create_index = off allows CREATE INDEX without ASYNC, which answers no job",
+        "disable_sync_create_index = off allows CREATE INDEX without ASYNC where there are no rows; it answers no job",
         says("CREATE TABLE empty (id int PRIMARY KEY, a text)", "CREATE TABLE"),
         says("SHOW disable_sync_create_index", rows("on")),
         says("CREATE INDEX i ON empty (a)", refused("unsupported mode. please use CREATE INDEX ASYNC.")),
@@ -43,6 +43,8 @@ FORMS = [
         says("SHOW disable_sync_create_index", rows("off")),
         says("CREATE INDEX i ON empty (a)", Done("CREATE INDEX", [], [])),
         says("CREATE UNIQUE INDEX u ON empty (a)", Done("CREATE INDEX", [], [])),
+        says("CREATE INDEX of_rows ON t (a)", refused("unsupported mode. please use CREATE INDEX ASYNC.")),
+        says("CREATE INDEX ASYNC i_too ON t (a)", "CREATE INDEX"),
         says("RESET disable_sync_create_index", "RESET"),
         says("CREATE INDEX j ON empty (a)", refused("unsupported mode. please use CREATE INDEX ASYNC.")),
     ),

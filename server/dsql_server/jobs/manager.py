@@ -76,7 +76,7 @@ class JobManager:
             answered = new_identifier()
             jobs += self._index_builds(answered, pending)
         elif pending.new_indexes:
-            # Made without ASYNC: nobody is told of the job, but rows may be there all the same.
+            # Made without ASYNC on an empty table: nobody is told of the job, but rows may come until it is there.
             jobs += self._index_builds(new_identifier(), pending)
         elif definition.validates is not None:
             answered = new_identifier()

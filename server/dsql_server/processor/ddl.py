@@ -16,6 +16,7 @@ from dsql_server.processor.definition_rules import (
     refuse_column_type,
     refuse_dropped_columns,
     refuse_identity_type,
+    refuse_index_of_rows,
     refuse_key_type,
     refuse_view,
     unfit_column_types,
@@ -120,6 +121,9 @@ async def run_definition(
         statement.tag, [int(await _ask(executor, b"", sql)) for sql in counting_sql(statement.tag)], executor.limits
     )
     pending = _pending(state, change)
+    if definition.index is not None and not definition.index.is_async:
+        for table, _ in pending.new_indexes:
+            refuse_index_of_rows(table, executor.storage, workspace.t_start)
     if definition.new_name is not None and definition.object_type == "ROLE":
         (_, role) = definition.names[0]
         renamed = renamed_mappings(role, definition.new_name, executor.storage, workspace.t_start)

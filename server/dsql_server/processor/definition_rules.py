@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from dsql_server.catalog.changes import CatalogChange
 from dsql_server.catalog.state import CatalogState, Index, Table
 from dsql_server.encoding import type_oids as t
+from dsql_server.encoding.keys import prefix, prefix_end
+from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
+from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.errors import SqlError
-from dsql_server.statements import Definition
+from dsql_server.statements import UNSUPPORTED_MODE, Definition
 
 #: Declared bytes of a varchar(n) or char(n) that may stand in a key.
 DECLARED_KEY_SIZE_MAX_BYTES = 2000
@@ -55,6 +58,13 @@ def refuse_view(tag: str, sql: str) -> None:
     """Raises SqlError if a view's definition is too long."""
     if tag == "CREATE VIEW" and len(sql.encode()) > VIEW_DEFINITION_MAX_BYTES:
         raise SqlError("54000", "view definition too large")
+
+
+def refuse_index_of_rows(table: Table, storage: StorageReader, snapshot: Timestamp) -> None:
+    """Raises SqlError if the table has rows: their index is made by CREATE INDEX ASYNC."""
+    start = prefix(table.relation_id)
+    if storage.scan(ScanRequest(start, prefix_end(start), snapshot, limit=1)).rows:
+        raise SqlError("0A000", UNSUPPORTED_MODE)
 
 
 def unfit_column_types(change: CatalogChange, state: CatalogState) -> list[int]:

@@ -1,7 +1,7 @@
 """Statements by their text alone: classification, refusals and lifting of literals. Pure functions, no I/O."""
 
 from dsql_server.statements.classifier import classify
-from dsql_server.statements.indexes import SYNC_PARAMETER
+from dsql_server.statements.indexes import SYNC_PARAMETER, UNSUPPORTED_MODE
 from dsql_server.statements.literals import Lifted, Literal, LiteralKind, lift_literals
 from dsql_server.statements.model import (
     Definition,
@@ -29,6 +29,7 @@ __all__ = [
     "BLOCK_READS_ONLY_NOTE",
     "READS_ONLY_NOTE",
     "SYNC_PARAMETER",
+    "UNSUPPORTED_MODE",
     "Definition",
     "IndexDefinition",
     "Lifted",

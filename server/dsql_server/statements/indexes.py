@@ -17,6 +17,8 @@ from dsql_server.statements.tree import COMMENTS, Node, relation_name
 
 #: CREATE INDEX without ASYNC is allowed (on an empty table) while this parameter is off.
 SYNC_PARAMETER = "disable_sync_create_index"
+#: What is said of CREATE INDEX without ASYNC: on any table while that parameter is on, else on tables with rows.
+UNSUPPORTED_MODE = "unsupported mode. please use CREATE INDEX ASYNC."
 
 #: How Aurora DSQL's access method is called: the only one that USING may name.
 INDEX_METHOD = "btree_index"
@@ -38,8 +40,7 @@ def refuse_create_index(node: Node, is_async: bool, text: str) -> Iterator[Refus
     if len(keys) > KEY_COLUMNS_MAX:
         yield too_many_key_columns()
     if not is_async:
-        message = "unsupported mode. please use CREATE INDEX ASYNC."
-        yield Refusal("0A000", message, lifted_by=SYNC_PARAMETER)
+        yield Refusal("0A000", UNSUPPORTED_MODE, lifted_by=SYNC_PARAMETER)
     for key in keys:
         if key.get("ordering", "SORTBY_DEFAULT") != "SORTBY_DEFAULT":
             yield Refusal("0A000", "specifying sort order not supported for index keys")
