@@ -214,6 +214,11 @@ class Table:
                 found.append((index, KeyEncoder(index.relation_id, fields)))
         return tuple(found)
 
+    @cached_property
+    def unique_entries(self) -> tuple[tuple[Index, KeyEncoder], ...]:
+        """Those of them that are unique."""
+        return tuple((index, encoder) for index, encoder in self.plain_indexes if index.unique)
+
     def deciding_columns(self, index: Index) -> frozenset[int]:
         """The columns (attribute numbers) that decide whether a row has an entry in the index, and which."""
         numbers = {n for n in index.columns if n}

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 
+from dsql_server.compiled import native
 from dsql_server.encoding import numeric, rows
 from dsql_server.encoding import type_oids as oid
 
@@ -121,6 +122,18 @@ _ENCODERS: dict[int, ValueEncoder] = {
     oid.NUMERIC: numeric.encode_key,
     oid.UUID: _encode_as_is,
 }
+
+#: How the compiled twin of :meth:`KeyEncoder.from_row` knows these functions; what it doesn't know it calls.
+_BY_CALL = 0
+_KINDS: dict[ValueEncoder, int] = {
+    _encode_as_is: 1,
+    _encode_int2: 2,
+    _encode_int4: 3,
+    _encode_signed: 4,
+    _encode_variable: 5,
+}
+#: It keeps the places of so many fields.
+_COMPILED_FIELDS_MAX = 64
 
 #: The types whose order is known here.
 KEY_TYPE_OIDS = frozenset(_ENCODERS)
@@ -242,6 +255,13 @@ class KeyEncoder:
         if not self.columns:
             start = self.prefix
             return lambda value: start
+        if native is not None and max(index for index, _ in self.columns) < _COMPILED_FIELDS_MAX:
+            columns = [
+                (index, _KINDS.get(encode, _BY_CALL), encode, null)
+                for (index, _), encode, null in zip(self.columns, self._encoders, self._null_markers, strict=True)
+            ]
+            compiled: Callable[[bytes], bytes] = native.RowKey(self.prefix, columns)
+            return compiled
         if len(self.columns) == 1:
             read_one, encode = rows.field_reader(self.columns[0][0]), self._encoders[0]
             null_key, start_not_null = self.prefix + self._null_markers[0], self.prefix + NOT_NULL

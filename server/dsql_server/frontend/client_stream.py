@@ -34,6 +34,7 @@ class ClientStream:
         self._ahead_bytes = 0
         self.on_drained: Callable[[], None] | None = None
         self._waiting = False
+        self._resting = False  #: between requests: whatever comes now begins one
         self._driver = Driver(end)
         self.closed = False
         self._out: list[bytes] = []
@@ -49,6 +50,13 @@ class ClientStream:
         """Take bytes from the client. A message over the limit ends the session."""
         if self.closed:
             return
+        if self._resting and self._waiting and not self._partial:
+            try:
+                if self._answered_at_once(data):
+                    return
+            except Exception as error:
+                self._driver.fail(error)
+                return
         self._ahead_bytes += len(data)
         if self._partial:
             self._partial.append(data)
@@ -82,6 +90,10 @@ class ClientStream:
             self._waiting = False
             self._driver.resume(None)
 
+    def _answered_at_once(self, data: bytes) -> bool:
+        """Answer a whole request without the session's coroutine; False, and nothing done: that has to."""
+        return False
+
     @property
     def congested(self) -> bool:
         """Whether the client has sent so much ahead that it should wait."""
@@ -113,6 +125,13 @@ class ClientStream:
             self._waiting = True
             await WAIT
         return self._messages.popleft()
+
+    def _go_on(self) -> None:
+        """Wait for requests again, behind one that was answered without the coroutine but not at once."""
+        if self._messages or self.closed or self.on_drained is not None:
+            self._driver.resume(None)
+        else:
+            self._waiting = True
 
     def _flush(self) -> None:
         if self._out:

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
-from dsql_server.frontend.statements import (
-    Learned,
-    Portal,
-    Prepared,
-    read_bind,
-    read_formats,
-)
+from dsql_server.encoding.executions import RawExecution, split_execution
+from dsql_server.frontend.statements import Learned, Portal, Prepared, read_formats
 from dsql_server.frontend.steering import Steering
-from dsql_server.frontend.transactions import BLOCK, IDLE, Services
+from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
-from dsql_server.interfaces.messages import Timestamp
+from dsql_server.interfaces.messages import CommitOutcome, Timestamp
 from dsql_server.processor.access import NOT_EXACT, Bound
 from dsql_server.processor.direct_insert import DirectInsert
 from dsql_server.processor.direct_read import DirectAnswer, DirectRead
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import SqlError
-from dsql_server.processor.executor import Executor
+from dsql_server.processor.executor import Executor, refusal_of
 from dsql_server.processor.plan import LoadPlan
+from dsql_server.processor.workspace import Untold
 
-_DESCRIBE_UNNAMED = p.message(b"D", b"P\0")
 _ISO = "ISO"
 #: Shapes of texts that a session remembers an answer of.
 _SEEN_MAX = 500
 _INSERTED = p.command_complete("INSERT 0 1")
-
-
-class _Execution(NamedTuple):
-    """A statement that is bound and executed on its own."""
-
-    learned: Learned
-    bound: Bound
-    described: bytes  #: the answer to its Describe, or nothing
+_BEGINS = frozenset(p.query(text) for text in ("BEGIN", "BEGIN;", "begin", "begin;"))
+_COMMITS = frozenset(p.query(text) for text in ("COMMIT", "COMMIT;", "commit", "commit;"))
+_BEGUN = p.command_complete("BEGIN") + p.ready_for_query(BLOCK)
+_COMMITTED = p.command_complete("COMMIT") + p.ready_for_query(IDLE)
+_READY = {state: p.ready_for_query(state) for state in (IDLE, BLOCK, FAILED)}
 
 
 class _Seen(NamedTuple):
@@ -71,6 +65,8 @@ class DirectAnswers(Steering):
         self._prepared: dict[bytes, Prepared] = {}
         self._portals: dict[bytes, Portal] = {}
         self._seen: dict[int, _Seen] = {}  #: by the identity of the direct read or insert
+        self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing
+        self._engine_unsynced = False  #: the engine's last batch ended with Flush, outside a transaction
 
     # -- texts -----------------------------------------------------------------------------------------------
 
@@ -142,16 +138,87 @@ class DirectAnswers(Steering):
             zone_is_utc=settings.time_zone == "UTC",
         )
 
+    def _answered_at_once(self, data: bytes) -> bool:
+        """Answer the whole request ``data`` without a turn of the coroutine: an execution of a prepared statement that
+        needs no engine, BEGIN, or COMMIT of rows that the engine wasn't told of."""
+        if self._engine_unsynced or self._settings_in_transaction or self._sync_in_copy:
+            return False
+        execution = split_execution(data)
+        if execution is None:
+            return (data in _BEGINS and self._begin_at_once()) or (data in _COMMITS and self._commit_at_once())
+        found = self._known(execution)
+        if found is None:
+            return False
+        learned, bound, before = found
+        try:
+            if learned.answer is not None:
+                answer = self._rows_directly(learned.plan, bound, learned.answer)
+                if answer is None:
+                    return False
+                self._write(b"".join([*before, *answer, _READY[self._block]]))
+                self._portals.pop(b"", None)
+                return True
+            inserted = self._insert_in_block(learned.plan, bound)
+        except NOT_EXACT:
+            return False
+        if inserted is None:
+            return False
+        self._write(b"".join([*before, _INSERTED, _READY[self._block]]))
+        self._portals.pop(b"", None)
+        # While the answer is on its way: COMMIT needs it.
+        inserted.changes()
+        return True
+
+    def _begin_at_once(self) -> bool:
+        executor = self.executor
+        if self._block != IDLE or executor is None or executor.workspace is not None:
+            return False
+        if executor.processor.version != self.services.catalog.version:
+            return False
+        # Nothing can come between: the answer travels while the snapshot is taken.
+        self._write(_BEGUN)
+        executor.begin()
+        self._block = BLOCK
+        return True
+
+    def _commit_at_once(self) -> bool:
+        executor = self.executor
+        if self._block != BLOCK or executor is None or executor.workspace is None:
+            return False
+        if self._definition is not None or self._block_settings:
+            return False
+        # Until the outcome is known, what the client sends has to wait.
+        self._waiting = False
+        if not executor.submit_untold(self._committed):
+            self._waiting = True
+            return False
+        return True
+
+    def _committed(self, outcome: CommitOutcome) -> None:
+        """The end of a block whose COMMIT was submitted at once."""
+        self._block, self._block_read_only, self._wrote = IDLE, None, False
+        refusal = refusal_of(outcome)
+        if refusal is None:
+            self._write(_COMMITTED)
+        else:
+            self._fail(refusal)
+            self._out.append(_READY[IDLE])
+            self._flush()
+        self._portals.clear()
+        self._go_on()
+
     async def _answered_directly(self, batch: list[tuple[int, bytes]]) -> bool:
         """Answer Bind, perhaps Describe, and Execute; False, and nothing done: the engine has to.
 
         Raises SqlError where a lone INSERT loses at its commit.
         """
-        execution = self._lone_execution(batch)
-        if execution is None:
+        if not 2 <= len(batch) <= 3:
             return False
-        learned, bound, described = execution
-        before = (p.BIND_COMPLETE_MESSAGE, described)
+        execution = split_execution(b"".join([raw for _, raw in batch]) + p.SYNC)
+        found = self._known(execution) if execution is not None else None
+        if found is None:
+            return False
+        learned, bound, before = found
         try:
             if learned.answer is None:
                 answered = await self._insert_directly(learned.plan, bound, before)
@@ -163,46 +230,47 @@ class DirectAnswers(Steering):
             self._portals.pop(b"", None)
         return answered
 
-    def _lone_execution(self, batch: list[tuple[int, bytes]]) -> _Execution | None:
-        """What the batch executes, if it is a statement that the engine has answered before."""
-        if not 2 <= len(batch) <= 3 or self._settings_stale:
-            return None
-        kind, raw = batch[0]
-        # A named portal outlives the batch, and one that is executed by parts is the engine's.
-        if kind != p.BIND or raw[5:6] != b"\0" or batch[-1][1] != p.EXECUTE_UNNAMED:
-            return None
-        prepared = self._prepared.get(raw[6 : raw.find(b"\0", 6)])
+    def _known(self, execution: RawExecution) -> tuple[Learned, Bound, tuple[bytes, ...]] | None:
+        """What the engine has shown of the statement, what it is executed with, and what is answered to Bind and
+        Describe; None if the engine has to show it (again)."""
+        name, values, formats, results, described = execution
+        prepared = self._prepared.get(name)
         learned = prepared.direct if prepared is not None else None
-        if learned is None:
+        if learned is None or self._settings_stale or learned.formats != results:
             return None
-        try:
-            _, _, values, formats, results = read_bind(raw)
-        except SqlError:
+        plan = learned.plan
+        if learned.settings_changes != self._settings_changes or plan.version != self.services.catalog.version:
             return None
-        if learned.formats != results or len(values) != len(learned.plan.parameter_oids):
+        if len(values) != len(plan.parameter_oids):
             return None
-        if learned.settings_changes != self._settings_changes or learned.plan.version != self.services.catalog.version:
-            return None
-        described = b""
-        if len(batch) == 3:
-            if batch[1][1] != _DESCRIBE_UNNAMED or not learned.description:
+        before: tuple[bytes, ...] = (p.BIND_COMPLETE_MESSAGE,)
+        if described:
+            if not learned.description:
                 return None
-            described = learned.description
-        return _Execution(learned, Bound(values, formats, self.plan_settings.time_zone == "UTC"), described)
+            before = (p.BIND_COMPLETE_MESSAGE, learned.description)
+        return learned, Bound(values, formats, self.plan_settings.time_zone == "UTC"), before
 
     # -- both ------------------------------------------------------------------------------------------------
 
     def _read_directly(self, plan: LoadPlan, bound: Bound, answer: DirectAnswer, before: tuple[bytes, ...]) -> bool:
         """``before``: what is sent in front of the rows."""
-        t = self._snapshot_for(plan)
-        if t is None:
-            return False
-        rows = answer.rows(bound, self.services.commit_path.storage, t)
+        rows = self._rows_directly(plan, bound, answer)
         if rows is None:
             return False
-        self.services.planner.direct_reads += 1
-        self._out += (*before, *rows, p.command_complete(f"SELECT {len(rows)}"))
+        self._out += (*before, *rows)
         return True
+
+    def _rows_directly(self, plan: LoadPlan, bound: Bound, answer: DirectAnswer) -> list[bytes] | None:
+        """The rows and the completion behind them; None: the engine has to."""
+        t = self._snapshot_for(plan)
+        if t is None:
+            return None
+        rows = answer.rows(bound, self.services.commit_path.storage, t)
+        if rows is None:
+            return None
+        self.services.planner.direct_reads += 1
+        rows.append(selected(len(rows)))
+        return rows
 
     def _snapshot_for(self, plan: LoadPlan) -> Timestamp | None:
         """As of when the tables are to be read, if storage has all of their rows that the statement may see."""
@@ -227,39 +295,47 @@ class DirectAnswers(Steering):
             return None  # in the same words, when the engine's turn comes
         return executor
 
+    def _insert_in_block(self, plan: LoadPlan, bound: Bound) -> Untold | None:
+        """Insert a row in the transaction block; None, and nothing done: the engine has to."""
+        executor = self._block_executor()
+        if executor is None or self._read_only:
+            return None
+        assert plan.direct_insert is not None
+        inserted = executor.insert_untold(plan.direct_insert, bound)
+        if inserted is not None:
+            self.services.planner.direct_inserts += 1
+            self._wrote = True
+        return inserted
+
     async def _insert_directly(self, plan: LoadPlan, bound: Bound, before: tuple[bytes, ...]) -> bool:
-        insert = plan.direct_insert
+        if self._block != IDLE:
+            if self._insert_in_block(plan, bound) is None:
+                return False
+            self._out += (*before, _INSERTED)
+            return True
+        insert, executor = plan.direct_insert, self.executor
         assert insert is not None
-        alone = self._block == IDLE
-        if alone:
-            executor = self.executor
-            if executor is None or executor.workspace is not None:
-                return False
-            executor = await self._current_executor()
-            if executor.begin().catalog.version != plan.version:
-                executor.rollback()
-                return False
-        else:
-            in_block = self._block_executor()
-            if in_block is None or self._read_only:
-                return False
-            executor = in_block
-        try:
-            inserted = executor.insert_untold(insert, plan, bound)
-        except NOT_EXACT:
-            inserted = False
-        if not inserted:
-            if alone:
-                executor.rollback()
+        if executor is None or executor.workspace is not None:
+            return False
+        executor = await self._current_executor()
+        inserted = None
+        if executor.begin().catalog.version == plan.version:
+            with contextlib.suppress(*NOT_EXACT):
+                inserted = executor.insert_untold(insert, bound)
+        if inserted is None:
+            executor.rollback()
             return False
         self.services.planner.direct_inserts += 1
         self._out += before
-        if alone:
-            await executor.commit()
-        else:
-            self._wrote = True
+        await executor.commit()
         self._out.append(_INSERTED)
         return True
+
+
+@lru_cache(maxsize=256)
+def selected(count: int) -> bytes:
+    """The completion of a SELECT of so many rows."""
+    return p.command_complete(f"SELECT {count}")
 
 
 def _description(answers: list[bytes]) -> bytes:

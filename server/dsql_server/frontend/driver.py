@@ -45,6 +45,14 @@ class Driver:
                 awaited._asyncio_future_blocking = False
                 awaited.add_done_callback(self._future_done)
 
+    def fail(self, error: BaseException) -> None:
+        """End the coroutine where it waits, and tell of the error."""
+        if self._ended:
+            return
+        assert self._coroutine is not None and not self._running, "failed while running"
+        self._coroutine.close()
+        self._end(error)
+
     def _future_done(self, future: asyncio.Future[Any]) -> None:
         # The awaiting code asks the future itself for its result or exception.
         self.resume(None)

@@ -77,8 +77,6 @@ class ExtendedQuery(SimpleQuery):
         super().__init__(services, role, settings, write, end)
         self._skipping = False
         self._synced = False  #: the batch under way ends with a Sync
-        self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing
-        self._engine_unsynced = False  #: the engine's last batch ended with Flush, outside a transaction
 
     def _forget_statements(self) -> None:
         names = [name for name, prepared in self._prepared.items() if not prepared.virtual]

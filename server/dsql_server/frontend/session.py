@@ -18,7 +18,9 @@ class Session(ExtendedQuery):
             batch: list[tuple[int, bytes]] = []
             batch_bytes = 0
             while True:
+                self._resting = not batch and not self._skipping
                 received = await self._next()
+                self._resting = False
                 if received is None or received[0] == p.TERMINATE:
                     return
                 kind = received[0]

@@ -35,7 +35,9 @@ class CopyWriter(Protocol):
     failure: str
     syncs: int
 
-    def put(self, write: Write) -> None: ...
+    def put(self, write: Write) -> None:
+        """Write it; where the kernel syncs, :meth:`KernelSync.submit` has to follow."""
+        ...
 
     def close(self) -> None:
         """Finish what has been put."""

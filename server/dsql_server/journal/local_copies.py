@@ -73,6 +73,7 @@ class LocalCopies:
         self._on_failure: Callable[[str], None] | None = None
         self._failed = False
         self._preparing: Thread | None = None
+        self._submit: Callable[[], None] = _nothing  #: begins the syncs of what was put to the writers
         self._stop = Event()
         self._writers: tuple[CopyWriter, ...] = ()
         self._kernel: KernelSync | None = None
@@ -91,6 +92,7 @@ class LocalCopies:
     def _make_writers(self) -> tuple[CopyWriter, ...]:
         try:
             kernel = self._kernel = KernelSync(self._loop)
+            self._submit = kernel.submit
         except OSError:
             return tuple(ThreadedCopyWriter(d, self._sequence, self._progress) for d in self.directories)
         return tuple(KernelCopyWriter(d, self._sequence, self._on_progress, kernel) for d in self.directories)
@@ -103,6 +105,7 @@ class LocalCopies:
         write = Write(sequence, self._segment, self._offset, data)
         self._put_first(write)
         self._put_second(write)
+        self._submit()
         self._offset += len(data)
         self._sequence = sequence
         if self._follower is None:
@@ -208,6 +211,7 @@ class LocalCopies:
                 sequence = behind[0].sequence
                 parts.append(behind.popleft().data)
             put(Write(sequence, segment, offset, b"".join(parts)))
+            self._submit()
         self._behind_bytes = 0
 
     def _progress(self) -> None:
@@ -240,3 +244,7 @@ class LocalCopies:
             self._failed = True
             assert self._on_failure is not None
             self._on_failure("fewer than two copies can be written: " + "; ".join(failures))
+
+
+def _nothing() -> None:
+    """Threads sync by themselves."""

@@ -14,6 +14,7 @@ from struct import Struct, pack, unpack_from
 from typing import NamedTuple
 from zlib import crc32
 
+from dsql_server.compiled import native
 from dsql_server.interfaces.messages import Claim, CommittedTransaction, Mutation, Timestamp
 
 MAGIC = b"DSJ1"
@@ -52,8 +53,23 @@ class Record(NamedTuple):
 
 def encode_transaction(transaction: CommittedTransaction) -> bytes:
     transaction_id, t_commit, t_start, catalog_version, claims, mutations, catalog_change = transaction
+    head = _TRANSACTION.pack(
+        transaction_id,
+        t_commit,
+        t_start,
+        catalog_version,
+        len(claims),
+        len(mutations),
+        _ABSENT if catalog_change is None else len(catalog_change),
+    )
+    changes: bytes = encode_changes(claims, mutations)
+    return head + changes if catalog_change is None else head + changes + catalog_change
+
+
+def _encode_changes(claims: Sequence[Claim], mutations: Sequence[Mutation]) -> bytes:
+    """All lengths and lock modes, then all keys and values."""
     lengths: list[int] = []
-    parts = [b"", b""]
+    parts = [b""]
     length = lengths.append
     part = parts.append
     for key, mode in claims:
@@ -68,19 +84,11 @@ def encode_transaction(transaction: CommittedTransaction) -> bytes:
         else:
             length(len(value))
             part(value)
-    if catalog_change is not None:
-        part(catalog_change)
-    parts[0] = _TRANSACTION.pack(
-        transaction_id,
-        t_commit,
-        t_start,
-        catalog_version,
-        len(claims),
-        len(mutations),
-        _ABSENT if catalog_change is None else len(catalog_change),
-    )
-    parts[1] = pack(f"<{len(lengths)}i", *lengths)
+    parts[0] = pack(f"<{len(lengths)}i", *lengths)
     return b"".join(parts)
+
+
+encode_changes = _encode_changes if native is None else native.encode_changes
 
 
 def decode_transaction(data: bytes, at: int = 0) -> CommittedTransaction:

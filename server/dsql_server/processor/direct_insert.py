@@ -16,11 +16,11 @@ from pglast.enums import OverridingKind
 from dsql_server.catalog.state import Column, Table
 from dsql_server.encoding import numeric
 from dsql_server.encoding import type_oids as oids
+from dsql_server.encoding.parameter_rows import Field, ParameterField, parameter_row
 from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, check_binary, convert
-from dsql_server.encoding.rows import join
 from dsql_server.processor.access import Bound
 from dsql_server.processor.conditions import MODIFIER_OFFSET, Constant, Parameter
-from dsql_server.processor.inserts import InsertedRows, InsertKeys
+from dsql_server.processor.inserts import InsertedRows
 from dsql_server.processor.operands import NO_MODIFIER
 from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.plan import LoadPlan
@@ -36,25 +36,16 @@ _STORED = frozenset(
 #: Those that make more of an INSERT. RETURNING had another name in earlier grammars.
 _CLAUSES = ("onConflictClause", "returningClause", "returningList", "withClause")
 
-#: What reads one field of the row from an execution's parameters; None is NULL.
-Field = Callable[[Bound], "bytes | None"]
-
 
 class DirectInsert(NamedTuple):
-    """What a statement inserts: ``fields`` by column, ``keys`` those of its unique keys."""
+    """What a statement inserts: ``row`` makes the row of an execution as it will be stored. It raises one of
+    :data:`dsql_server.processor.access.NOT_EXACT` where only the engine knows it, or refuses it.
+    """
 
     table: Table
-    keys: InsertKeys
-    fields: tuple[Field, ...]
+    row: Callable[[Bound], bytes]
     sql: str  #: for the engine, when it has to be told
     parameter_oids: tuple[int, ...]
-
-    def row(self, bound: Bound) -> bytes:
-        """The row as it will be stored.
-
-        Raises one of :data:`dsql_server.processor.access.NOT_EXACT` where only the engine knows it, or refuses it.
-        """
-        return join([field(bound) for field in self.fields])
 
 
 def insert_directly(statement: Node, sql: str, plan: LoadPlan) -> DirectInsert | None:
@@ -76,7 +67,7 @@ def insert_directly(statement: Node, sql: str, plan: LoadPlan) -> DirectInsert |
     known = [field for field in fields if field is not None]
     if len(known) < len(fields):
         return None
-    return DirectInsert(table, keys, tuple(known), sql, plan.parameter_oids)
+    return DirectInsert(table, parameter_row(known), sql, plan.parameter_oids)
 
 
 def _is_plain_insert(statement: Node) -> bool:
@@ -96,23 +87,38 @@ def _stores_plainly(table: Table) -> bool:
     return not any(column.generated for column in table.columns)
 
 
-def _field(rows: InsertedRows, column: Column, parameter_oids: tuple[int, ...]) -> Field | None:
-    """What reads the column's value; None where it isn't certain."""
+def _field(rows: InsertedRows, column: Column, parameter_oids: tuple[int, ...]) -> ParameterField | None:
+    """What the column holds; None where it isn't certain."""
     if column.dropped:
-        return _null
+        return ParameterField(_null)
     if column.type_oid not in _STORED or column.modifier == UNKNOWN_MODIFIER:
         return None
     written = rows.written(0, column.number)
     if written is Certain.NULL:
-        return None if column.not_null else _null
+        return None if column.not_null else ParameterField(_null)
     if isinstance(written, Constant):
-        return _constant(written, column)
+        constant = _constant(written, column)
+        return None if constant is None else ParameterField(constant)
     if not isinstance(written, Parameter) or written.number > len(parameter_oids):
         return None
     oid = parameter_oids[written.number - 1]
     if column.type_oid != (oid if written.cast_oid is None else written.cast_oid):
         return None
-    return _parameter(written.number - 1, oid, column, written.modifier)
+    return _parameter_field(written.number - 1, oid, column, written.modifier)
+
+
+def _parameter_field(at: int, oid: int, column: Column, modifier: int) -> ParameterField:
+    size = modifier - MODIFIER_OFFSET
+    length_max, precision, scale = None, 0, -1
+    if modifier != NO_MODIFIER:
+        if column.type_oid == oids.VARCHAR:
+            length_max = size
+        elif column.type_oid == oids.NUMERIC:
+            precision, scale = size >> 16, size & 0xFFFF
+        else:
+            return ParameterField(_parameter(at, oid, column, modifier))
+    read = _parameter(at, oid, column, modifier)
+    return ParameterField(read, at, oid, column.type_oid, length_max, precision, scale)
 
 
 def _constant(constant: Constant, column: Column) -> Field | None:

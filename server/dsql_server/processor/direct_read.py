@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from struct import Struct
 from typing import Any, NamedTuple
 
 from pglast import ast
@@ -19,9 +18,9 @@ from dsql_server.catalog.state import Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import KEY_TYPE_OIDS, value_encoder
 from dsql_server.encoding.orderings import ORDERINGS
-from dsql_server.encoding.output import Output, binary_field, text_field
+from dsql_server.encoding.output import Output, binary_field, data_row, row_writer, text_field
 from dsql_server.encoding.parameters import NotUnderstood, binary_from_text, check_binary
-from dsql_server.encoding.rows import fields
+from dsql_server.encoding.rows import field_reader
 from dsql_server.interfaces.commit_path import StorageReader
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Access, Bound, PointGet
@@ -38,9 +37,6 @@ SHOWN_ROW_BYTES_MAX = 1024
 _SCANS = frozenset({"Index Scan", "Index Only Scan", "Seq Scan"})
 _CONDITIONS = ("Index Cond", "Filter")
 _TEXTS = TEXTS | {oids.BPCHAR}
-_NULL = b"\xff\xff\xff\xff"
-_DATA_ROW = ord("D")
-_pack_head = Struct(">Bih").pack
 
 
 class Column(NamedTuple):
@@ -113,7 +109,8 @@ class DirectAnswer:
             own[-1].append((column.position, output))
         self._scans = [_ScanRows(scan.access, own) for scan, own in zip(read.scans, segments, strict=True)]
         #: By the last column first: sorting keeps the order of equals.
-        self._sorts = [(_sort_key(order.column), order.descending) for order in reversed(read.order)]
+        is_alone = len(read.scans) == 1
+        self._sorts = [(_sort_key(order.column, is_alone), order.descending) for order in reversed(read.order)]
 
     def rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[bytes] | None:
         """DataRow messages as of ``t``; None where the engine has to answer, with rows or with an error.
@@ -128,11 +125,20 @@ class DirectAnswer:
             for value, value_format, oid in zip(bound.values, bound.formats, self._parameter_oids, strict=True)
         ]
         bound = Bound(values, (1,) * len(values), bound.zone_is_utc)
-        operands = [scan.operands(bound) for scan in self._scans]
+        scans = self._scans
+        if len(scans) == 1:
+            operands = scans[0].operands(bound)
+            rows = scans[0].rows(operands, bound, storage, t) if operands is not None else []
+            if len(rows) > DIRECT_ROWS_MAX:
+                return None
+            for key, descending in self._sorts:
+                rows.sort(key=key, reverse=descending)
+            return [data_row(self._width, row.segments) for row in rows]
+        given = [scan.operands(bound) for scan in scans]
         found: list[list[_Row]] = []
         count = 1
-        for scan, given in zip(self._scans, operands, strict=True):
-            rows = scan.rows(given, bound, storage, t) if given is not None and count else []
+        for scan, operands in zip(scans, given, strict=True):
+            rows = scan.rows(operands, bound, storage, t) if operands is not None and count else []
             count *= len(rows)
             if count > DIRECT_ROWS_MAX:
                 return None
@@ -140,40 +146,37 @@ class DirectAnswer:
         return self._messages(found) if count else []
 
     def _messages(self, found: list[list[_Row]]) -> list[bytes]:
-        width = self._width
+        """One for each combination of rows."""
         chosen = list(product(*found))
         for key, descending in self._sorts:
             chosen.sort(key=key, reverse=descending)
-        if len(found) == 1:
-            bodies = [row.segments[0] for (row,) in chosen]
-        else:
-            bodies = [b"".join([rows[scan].segments[number] for scan, number in self._places]) for rows in chosen]
-        return [_pack_head(_DATA_ROW, len(body) + 6, width) + body for body in bodies]
+        places, width = self._places, self._width
+        return [data_row(width, [rows[scan].segments[number] for scan, number in places]) for rows in chosen]
 
 
 class _Row:
-    """A stored row: its fields, and what of it is sent, each field with its length in front."""
+    """A stored row as the statement uses it."""
 
-    __slots__ = ("fields", "segments")
+    __slots__ = ("checked", "segments", "stored")
 
-    def __init__(self, found: list[bytes | None]) -> None:
-        self.fields = found
-        self.segments: list[bytes] = []  #: none as long as it hasn't been sent
+    def __init__(self, stored: bytes, checked: list[bytes | None]) -> None:
+        self.stored = stored
+        self.checked = checked  #: the values that conditions look at, encoded
+        self.segments: list[bytes] = []  #: what of it is sent; none as long as it hasn't been
 
 
-def _sort_key(column: Column) -> Callable[[tuple[_Row, ...]], tuple[bool, bytes]]:
-    """What combinations of rows are sorted by; NULLs sort behind all values, as in PostgreSQL."""
-    scan, position, encode = column.scan, column.position, value_encoder(column.type_oid)
+def _sort_key(column: Column, is_alone: bool) -> Callable[[Any], tuple[bool, bytes]]:
+    """What rows (of the only scan) or combinations of rows are sorted by.
 
-    def key(rows: tuple[_Row, ...]) -> tuple[bool, bytes]:
-        value = rows[scan].fields[position]
+    NULLs sort behind all values, as in PostgreSQL.
+    """
+    scan, read, encode = column.scan, field_reader(column.position), value_encoder(column.type_oid)
+
+    def key(found: Any) -> tuple[bool, bytes]:
+        value = read(found.stored if is_alone else found[scan].stored)
         return (True, b"") if value is None else (False, encode(value))
 
     return key
-
-
-def _segment(row: list[bytes | None], columns: list[tuple[int, Output]]) -> bytes:
-    return b"".join([_NULL if (value := row[at]) is None else output(value) for at, output in columns])
 
 
 class _ScanRows:
@@ -181,9 +184,8 @@ class _ScanRows:
 
     def __init__(self, access: Access, segments: list[list[tuple[int, Output]]]) -> None:
         self._access = access
-        self._segments = segments
+        self._writers = [row_writer(columns) for columns in segments]
         self._shown: dict[bytes, _Row] = {}  #: by their stored form, which says all that there is to know
-        self._arity = access.table.arity
         conditions = access.conditions.pushed
         self._getters = [getter for _, _, _, getter in conditions]
         if isinstance(access, PointGet):
@@ -195,7 +197,10 @@ class _ScanRows:
             checked = []  # storage applies a full scan's conditions
         else:
             checked = list(range(len(conditions)))  # an index entry may point to a row that has changed since
-        self._checked = [(at, conditions[at][0], value_encoder(conditions[at][1]), conditions[at][2]) for at in checked]
+        columns = sorted({(conditions[at][0], conditions[at][1]) for at in checked})
+        self._readers = [(field_reader(column), value_encoder(type_oid)) for column, type_oid in columns]
+        #: number among the operands, number among the row's checked values, operator
+        self._checked = [(at, columns.index(conditions[at][:2]), conditions[at][2]) for at in checked]
 
     def operands(self, bound: Bound) -> list[Any] | None:
         """The conditions' values, encoded; None where one is NULL, which no row meets."""
@@ -210,20 +215,24 @@ class _ScanRows:
     def rows(self, operands: list[Any], bound: Bound, storage: StorageReader, t: Timestamp) -> list[_Row]:
         shown = self._shown
         rows = [shown.get(value) or self._row(value) for _, value in self._access.rows(bound, storage, t)]
-        for at, column, encode, operator in self._checked:
-            test = _test(operator, encode, operands[at])
-            rows = [row for row in rows if test(row.fields[column])]
+        for at, number, operator in self._checked:
+            operand = operands[at]
+            if operator == "=":
+                rows = [row for row in rows if row.checked[number] == operand]
+            elif (compare := ORDERINGS.get(operator)) is not None:
+                rows = [row for row in rows if (v := row.checked[number]) is not None and compare(v, operand)]
+            else:
+                test = _test(operator, operand)
+                rows = [row for row in rows if test(row.checked[number])]
         for row in rows:
             if not row.segments:
-                row.segments = [_segment(row.fields, columns) for columns in self._segments]
+                row.segments = [write(row.stored) for write in self._writers]
         return rows
 
     def _row(self, value: bytes) -> _Row:
         """The row, kept for the next time: what is read once is often read again."""
-        found = fields(value)
-        if len(found) < self._arity:
-            found += [None] * (self._arity - len(found))
-        row = _Row(found)
+        checked = [None if (field := read(value)) is None else encode(field) for read, encode in self._readers]
+        row = _Row(value, checked)
         if len(value) <= SHOWN_ROW_BYTES_MAX:
             if len(self._shown) >= SHOWN_ROWS_MAX:
                 self._shown.clear()
@@ -231,18 +240,14 @@ class _ScanRows:
         return row
 
 
-def _test(operator: str, encode: Callable[[bytes], bytes], operand: Any) -> Callable[[bytes | None], bool]:
+def _test(operator: str, operand: Any) -> Callable[[bytes | None], bool]:
     if operator == "isnull":
-        return lambda field: field is None
+        return lambda value: value is None
     if operator == "notnull":
-        return lambda field: field is not None
-    if operator == "=":
-        return lambda field: field is not None and encode(field) == operand
-    if operator == "in":
-        wanted = frozenset(operand)
-        return lambda field: field is not None and encode(field) in wanted
-    compare = ORDERINGS[operator]
-    return lambda field: field is not None and compare(encode(field), operand)
+        return lambda value: value is not None
+    assert operator == "in", operator
+    wanted = frozenset(operand)
+    return lambda value: value is not None and value in wanted
 
 
 def _exact(type_oid: int, value: bytes, value_format: int, zone_is_utc: bool) -> bytes:

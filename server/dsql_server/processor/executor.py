@@ -219,22 +219,27 @@ class Executor(EngineConversation):
         parts.append(data)
         return count
 
-    def insert_untold(self, insert: DirectInsert, plan: LoadPlan, bound: Bound) -> bool:
-        """Insert a row without the engine; False, and nothing done: the engine has to.
+    def insert_untold(self, insert: DirectInsert, bound: Bound) -> Untold | None:
+        """Insert a row without the engine; None, and nothing done: the engine has to.
 
         Raises one of :data:`dsql_server.processor.access.NOT_EXACT` for the same reason.
         """
         workspace = self.workspace
         assert workspace is not None
         if self.engine_open or workspace.row_count >= self.limits.transaction_rows:
-            return False
-        row = insert.row(bound)
-        if len(row) > self.limits.small_row_bytes or not self.new_keys.are_free(insert.keys, bound):
-            return False
-        self.note_statement(plan, None)
-        workspace.count_rows(1)
-        workspace.untold.append(Untold(insert.table, row, insert.sql, insert.parameter_oids, bound))
-        return True
+            return None
+        table, row = insert.table, insert.row(bound)
+        if len(row) > self.limits.small_row_bytes:
+            return None
+        work = workspace.work(table)
+        keys = self.new_keys.free_keys(work, row)
+        if keys is None:
+            return None
+        work.written = True
+        workspace.row_count += 1
+        inserted = Untold(table, row, keys, insert.sql, insert.parameter_oids, bound)
+        workspace.untold.append(inserted)
+        return inserted
 
     # -- after a statement that may write --------------------------------------------------------------------
 
@@ -412,7 +417,7 @@ class Executor(EngineConversation):
         self.check_current()
         if workspace.untold:
             self._finish()
-            await self._submit_changes(lambda: workspace.untold_request(self._storage))
+            await self._submit_changes(workspace.untold_request)
             return
         data, works = workspace.extraction(self.connection)
         checks = self._check_deferred if workspace.catalog.may_defer_checks else b""
@@ -470,11 +475,30 @@ class Executor(EngineConversation):
             waiting = True
             await WAIT
         outcome = outcomes[0]
-        if isinstance(outcome, Committed):
-            return outcome
-        if isinstance(outcome, Conflict):
-            raise schema_conflict() if outcome.kind == ConflictKind.SCHEMA else data_conflict()
-        raise outcome_unknown() if isinstance(outcome, Unknown) else server_unavailable()
+        refusal = refusal_of(outcome)
+        if refusal is not None:
+            raise refusal
+        assert isinstance(outcome, Committed)
+        return outcome
+
+    def submit_untold(self, on_outcome: Callable[[CommitOutcome], None]) -> bool:
+        """Commit rows that the engine wasn't told of, without waiting; False, and nothing done: :meth:`commit` has to.
+
+        ``on_outcome`` is called once, perhaps before this returns.
+        """
+        workspace = self.workspace
+        assert workspace is not None
+        if self.stale or not workspace.untold or self.engine_open:
+            return False
+        try:
+            self.check_current()
+            request = workspace.untold_request()
+            self._check_cluster_size(request)
+        except (SqlError, LimitExceeded):
+            return False  # in the same words, once more
+        self._finish()
+        self._path.commit(request, on_outcome)
+        return True
 
     async def lease(self, key: bytes, count: int) -> int:
         """Lease values of a counter; see :meth:`CommitPath.lease_sequence`."""
@@ -511,6 +535,15 @@ class Executor(EngineConversation):
             truncates = "on" if rows > TRUNCATE_AFTER_ROWS else "off"
             self.connection.discard(p.query(f"VACUUM (TRUNCATE {truncates}, SKIP_LOCKED) " + ", ".join(dead)))
             dead.clear()
+
+
+def refusal_of(outcome: CommitOutcome) -> SqlError | None:
+    """What a client is told of a commit that didn't succeed, or that nobody knows of."""
+    if isinstance(outcome, Committed):
+        return None
+    if isinstance(outcome, Conflict):
+        return schema_conflict() if outcome.kind == ConflictKind.SCHEMA else data_conflict()
+    return outcome_unknown() if isinstance(outcome, Unknown) else server_unavailable()
 
 
 def _changed_rows(tag: bytes) -> int:

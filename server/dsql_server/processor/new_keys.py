@@ -103,20 +103,30 @@ class NewKeys:
                 _refuse_strangers(work, unique_holders(insert.table, key, encoder, storage, t))
             work.verified.add(key)
 
-    def are_free(self, insert: InsertKeys, bound: Bound) -> bool:
-        """Whether nobody holds a key of the new row: no stored row of the snapshot, no row of the transaction's own.
+    def free_keys(self, work: TableWork, row: bytes) -> list[bytes] | None:
+        """The unique keys of a new row, the primary one first, if nobody holds any of them: no stored row of the
+        snapshot, no row of the transaction's own. They count as written from then on. None if one is taken.
 
-        If so, the keys count as written from then on. Raises one of NOT_EXACT where a key can't be told.
+        All of the table's unique indexes must be plain and valid.
         """
-        work = self._workspace.work(insert.table)
-        keys = [key_of(insert.table, index, getters, bound) for index, getters in insert.keys]
-        written = [key for key in keys if key is not None]
-        if any(key in work.verified or key in work.loaded for key in written):
-            return False
-        if insert.holders(bound, self._processor.storage, self._workspace.t_start):
-            return False
-        work.verified.update(written)
-        return True
+        table, storage, t = work.table, self._processor.storage, self._workspace.t_start
+        verified, loaded = work.verified, work.loaded
+        keys: list[bytes] = []
+        encoder = table.key_encoder
+        if encoder is not None:
+            key = encoder.from_row(row)
+            if key in verified or key in loaded or storage.get(key, t) is not None:
+                return None
+            keys.append(key)
+        for index, entry_encoder in table.unique_entries:
+            if has_null(index, row) and not index.nulls_not_distinct:
+                continue
+            entry = entry_encoder.from_row(row)
+            if entry in verified or unique_holders(table, entry, entry_encoder, storage, t):
+                return None
+            keys.append(entry)
+        verified.update(keys)
+        return keys
 
     async def _look_up_drawn(self, insert: InsertKeys) -> None:
         """Look up the keys that the statement drew from sequences: the session remembers what it drew last."""

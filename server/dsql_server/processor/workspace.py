@@ -12,10 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from struct import Struct
-from typing import NamedTuple
 
 from dsql_server.catalog.state import FIRST_USER_RELATION_ID, CatalogState, Index, Table
-from dsql_server.encoding.keys import NOT_NULL, KeyEncoder, prefix, prefix_end
+from dsql_server.encoding.keys import NOT_NULL, RELATION_PREFIX_BYTES, KeyEncoder, prefix, prefix_end
 from dsql_server.encoding.rows import field_count, fields, join
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import ScanRequest, StorageReader
@@ -69,14 +68,43 @@ class TableWork:
         self.whole = False
 
 
-class Untold(NamedTuple):
-    """A row that the transaction has inserted and that the engine hasn't been told of."""
+class Untold:
+    """A row that the transaction has inserted and that the engine hasn't been told of.
 
-    table: Table
-    row: bytes
-    sql: str  #: the INSERT
-    parameter_oids: tuple[int, ...]
-    bound: Bound  #: what it was executed with
+    ``keys`` are its primary key and those of its unique index entries, which are known to be free in the snapshot.
+    """
+
+    __slots__ = ("_changes", "bound", "keys", "parameter_oids", "row", "sql", "table")
+
+    def __init__(
+        self, table: Table, row: bytes, keys: list[bytes], sql: str, parameter_oids: tuple[int, ...], bound: Bound
+    ) -> None:
+        self.table = table
+        self.row = row
+        self.keys = keys
+        self.sql = sql  #: the INSERT
+        self.parameter_oids = parameter_oids
+        self.bound = bound  #: what it was executed with
+        self._changes: tuple[list[Claim], list[Mutation]] | None = None
+
+    def changes(self) -> tuple[list[Claim], list[Mutation]]:
+        """What its table and indexes come to. Made once: COMMIT finds it ready if there was time before."""
+        if self._changes is None:
+            table, row = self.table, self.row
+            encoder = table.key_encoder
+            if encoder is None:
+                key = prefix(table.relation_id) + NOT_NULL + os.urandom(_HIDDEN_KEY_BYTES)
+                claims = [Claim(key, LockMode.UPDATE)]
+            else:
+                key = self.keys[0]
+                claims = []
+            claims += [Claim(taken, LockMode.UPDATE) for taken in self.keys]
+            own = key[RELATION_PREFIX_BYTES:]
+            mutations = [Mutation(key, row)]
+            for _, entry_encoder in table.plain_indexes:
+                mutations.append(Mutation(entry_encoder.from_row(row) + own, key))
+            self._changes = claims, mutations
+        return self._changes
 
 
 class Workspace:
@@ -159,18 +187,17 @@ class Workspace:
         self.untold = []
         return b"".join(parts), told
 
-    def untold_request(self, storage: StorageReader) -> CommitRequest:
+    def untold_request(self) -> CommitRequest:
         """The commit request of a transaction that has done nothing but insert rows which the engine wasn't told of.
 
-        Raises DuplicateInSnapshot and LimitExceeded as :meth:`commit_request` does.
+        Raises LimitExceeded.
         """
-        rows: dict[int, list[bytes]] = {}
-        for untold in self.untold:
-            rows.setdefault(untold.table.relation_id, []).append(untold.row)
         claims: list[Claim] = []
         mutations: list[Mutation] = []
-        for relation_id, own in rows.items():
-            _TableDelta(self, self.tables[relation_id], claims, mutations).changes(own, [], [], storage)
+        for untold in self.untold:
+            own_claims, own_mutations = untold.changes()
+            claims += own_claims
+            mutations += own_mutations
         return self._request(claims, mutations, len(self.untold))
 
     # -- the write set ---------------------------------------------------------------------------------------
@@ -342,10 +369,6 @@ class _TableDelta:
                 left.append(image)
                 if row[11]:
                     locked.append(image)
-        return self.changes(own, left, locked, storage)
-
-    def changes(self, own: list[bytes], left: list[bytes], locked: list[bytes], storage: StorageReader) -> int:
-        """The same for rows of today's columns: the transaction's own, and of those it loaded the others and locked."""
         encoder = self._table.key_encoder
         if encoder is None:
             return self._collect_without_key(own, left, locked, storage)
