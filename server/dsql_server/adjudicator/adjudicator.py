@@ -391,11 +391,15 @@ class Adjudicator:
 
     def promise(self, at_least: Timestamp) -> Watermark:
         """Never commit at or below ``at_least``; the watermark says from where on that holds for the journal."""
-        if self._floor < at_least:
-            self._floor = at_least
+        self.pledge(at_least)
         appender = self._appender
         oldest = appender.oldest
         return Watermark(self.journal, appender.sequence, self._floor if oldest is None else oldest - 1)
+
+    def pledge(self, at_least: Timestamp) -> None:
+        """Never commit at or below ``at_least``, from now on."""
+        if self._floor < at_least:
+            self._floor = at_least
 
     def _on_promise_request(self, sender: str, message: PromiseRequest) -> None:
         self._send(self.address, sender, self.promise(message.at_least))

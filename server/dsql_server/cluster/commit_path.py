@@ -211,7 +211,7 @@ class EmbeddedCommitPath:
             # Nothing is on its way, so the promise holds at once, and the snapshot is of now.
             now = self._clock.now()[1]
             for adjudicator in self._adjudicators:
-                adjudicator.promise(now)
+                adjudicator.pledge(now)
             self._stable = now
         return self._stable
 

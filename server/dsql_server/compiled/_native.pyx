@@ -74,11 +74,13 @@ cdef enum Kind:
     BY_CALL = 0
     AS_IS = 1
     UUID = 2
-    INTEGER = 3
-    BOOLEAN = 4
-    NUMERIC = 5
-    TIMESTAMP = 6
-    TIMESTAMPTZ = 7
+    INT2 = 3
+    INT4 = 4
+    INT8 = 5
+    BOOLEAN = 6
+    NUMERIC = 7
+    TIMESTAMP = 8
+    TIMESTAMPTZ = 9
 
 cdef const char* DIGITS = b"0123456789abcdef"
 cdef int64_t USECS_PER_DAY = 86400000000
@@ -307,12 +309,14 @@ cdef class RowWriter:
                 elif kind == UUID:
                     if length == 16:
                         done = put_uuid(&out, value)
-                elif kind == INTEGER:
+                elif kind == INT4:
                     if length == 4:
                         done = put_integer(&out, i32(value))
-                    elif length == 8:
+                elif kind == INT8:
+                    if length == 8:
                         done = put_integer(&out, i64(value))
-                    elif length == 2:
+                elif kind == INT2:
+                    if length == 2:
                         done = put_integer(&out, i16(value))
                 elif kind == BOOLEAN:
                     if length == 1:

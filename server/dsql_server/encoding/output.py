@@ -139,7 +139,7 @@ _DATA_ROW = ord("D")
 #: How the compiled writer knows the functions above; what it doesn't know it calls.
 _BY_CALL = 0
 _KINDS: dict[Output, int] = {
-    binary_field: 1, _uuid: 2, _int2: 3, _int4: 3, _int8: 3, _bool: 4, _numeric: 5, _timestamp: 6, _timestamptz: 7,
+    binary_field: 1, _uuid: 2, _int2: 3, _int4: 4, _int8: 5, _bool: 6, _numeric: 7, _timestamp: 8, _timestamptz: 9,
 }  # fmt: skip
 
 

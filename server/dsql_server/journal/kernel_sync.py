@@ -132,7 +132,7 @@ class KernelSync:
         self._take(done)
 
     def _events_now(self, at_least: int, wait_ns: int | None) -> list[tuple[int, int]]:
-        """Slots and results of syncs that are done; waits up to ``wait_ns`` (None: for ever) for ``at_least`` of them."""
+        """Slots and results of syncs that are done; waits for ``at_least``, up to ``wait_ns`` (None: for ever)."""
         if native is not None:
             found = native.take_events(self._context.value, at_least, -1 if wait_ns is None else wait_ns)
             if isinstance(found, int):

@@ -7,7 +7,7 @@ raises NotUnderstood at run time, and the path widens to the whole table.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dsql_server.catalog.state import Index, Table
@@ -37,6 +37,9 @@ class Bound:
     #: stored rows that the transaction has loaded, by the table's relation id
     loaded: Mapping[int, Mapping[bytes, bytes]] = field(default_factory=dict)
 
+
+#: Rows by the conditions' operands.
+Reader = Callable[[Sequence[bytes], StorageReader, Timestamp], list[Row]]
 
 #: Raised where a bound value has no certain meaning: not understood, out of range, or no value of its type at all.
 NOT_EXACT = (ValueError, IndexError, struct.error)
@@ -94,6 +97,11 @@ class Conditions:
                     self.ranges.setdefault(number, []).append((conjunct.operator, scalar[1]))
                 self.pushed.append((number - 1, oid, conjunct.operator, scalar[1]))
 
+    def places(self, getters: Sequence[Getter]) -> list[int]:
+        """Where these readers stand among those of the pushed conditions."""
+        pushed = [getter for _, _, _, getter in self.pushed]
+        return [pushed.index(getter) for getter in getters]
+
 
 class Access:
     """A way to the rows of one scan. ``describe`` names it for EXPLAIN and tests."""
@@ -128,6 +136,11 @@ class Access:
         except NOT_EXACT:
             return storage.scan(ScanRequest(self.start, self.end, t)).rows
 
+    def reader(self) -> Reader | None:
+        """The same as :meth:`rows` for operands that have been read, in the order of the pushed conditions and none of
+        them NULL; None where that is no shorter way."""
+        return None
+
     def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
         predicate = self.predicate(bound)
         if predicate is None:
@@ -161,6 +174,19 @@ class PointGet(Access):
         self._getters = getters
         self._single = getters[0] if len(getters) == 1 else None
         self._start_not_null = self.start + NOT_NULL
+        self.places = conditions.places(getters)  #: of the key's conditions among those that storage can apply
+
+    def reader(self) -> Reader:
+        start, places = self.start, self.places
+
+        def read(operands: Sequence[bytes], storage: StorageReader, t: Timestamp) -> list[Row]:
+            key = start
+            for place in places:
+                key += NOT_NULL + operands[place]
+            row = storage.get(key, t)
+            return [] if row is None else [(key, row)]
+
+        return read
 
     def _rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[Row]:
         if self._single is not None:
@@ -213,15 +239,16 @@ class RangeGet(Access):
     def interval(self, bound: Bound) -> tuple[bytes, bytes] | None:
         assert self._listed is None, "a list is many intervals"
         start = self._start(bound)
-        if start is None:
-            return None
-        if not self._ranges:
+        values = [getter(bound) for _, getter in self._ranges]
+        known = [value for value in values if value is not None]
+        return None if start is None or len(known) < len(values) else self._interval(start, known)
+
+    def _interval(self, start: bytes, values: list[bytes]) -> tuple[bytes, bytes] | None:
+        """``start``: the beginning of the keys; ``values``: what the next column is compared with."""
+        if not values:
             return start, prefix_end(start)
         low, high = start + NOT_NULL, prefix_end(start + NOT_NULL)
-        for operator, getter in self._ranges:
-            value = getter(bound)
-            if value is None:
-                return None
+        for (operator, _), value in zip(self._ranges, values, strict=True):
             point = start + NOT_NULL + value
             if operator == ">=":
                 low = max(low, point)
@@ -232,6 +259,21 @@ class RangeGet(Access):
             else:
                 high = min(high, prefix_end(point))
         return (low, high) if low < high else None
+
+    def reader(self) -> Reader | None:
+        if self._listed is not None:
+            return None
+        places = self.conditions.places(self._equal)
+        ranges = self.conditions.places([getter for _, getter in self._ranges])
+
+        def read(operands: Sequence[bytes], storage: StorageReader, t: Timestamp) -> list[Row]:
+            start = self._key_start
+            for place in places:
+                start += NOT_NULL + operands[place]
+            interval = self._interval(start, [operands[place] for place in ranges])
+            return [] if interval is None else self._between(*interval, storage, t)
+
+        return read
 
     def _start(self, bound: Bound) -> bytes | None:
         """The beginning of the keys that are equal to something; None where that is NULL."""

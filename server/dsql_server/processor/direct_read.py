@@ -184,15 +184,14 @@ class _ScanRows:
 
     def __init__(self, access: Access, segments: list[list[tuple[int, Output]]]) -> None:
         self._access = access
+        self._read = access.reader()
         self._writers = [row_writer(columns) for columns in segments]
         self._shown: dict[bytes, _Row] = {}  #: by their stored form, which says all that there is to know
         conditions = access.conditions.pushed
         self._getters = [getter for _, _, _, getter in conditions]
         if isinstance(access, PointGet):
-            assert access.table.primary_key is not None
             # Rows are found by their key, so that's what it is.
-            key = {number - 1 for number in access.table.primary_key.columns}
-            checked = [at for at, c in enumerate(conditions) if c[2] != "=" or c[0] not in key]
+            checked = [at for at in range(len(conditions)) if at not in access.places]
         elif type(access) is Access:
             checked = []  # storage applies a full scan's conditions
         else:
@@ -213,8 +212,9 @@ class _ScanRows:
         return values
 
     def rows(self, operands: list[Any], bound: Bound, storage: StorageReader, t: Timestamp) -> list[_Row]:
-        shown = self._shown
-        rows = [shown.get(value) or self._row(value) for _, value in self._access.rows(bound, storage, t)]
+        shown, read = self._shown, self._read
+        found = self._access.rows(bound, storage, t) if read is None else read(operands, storage, t)
+        rows = [shown.get(value) or self._row(value) for _, value in found]
         for at, number, operator in self._checked:
             operand = operands[at]
             if operator == "=":

@@ -73,6 +73,12 @@ class SocketTransport:
             self._loop.add_reader(self._fd, self._readable)
 
     def _readable(self) -> None:
+        self._take()
+        if self._reading:
+            self._read_rest()
+
+    def _take(self) -> None:
+        """Read once, and hand on what there is."""
         try:
             data = self._receive(READ_MAX_BYTES)
         except NOT_READY:
@@ -82,13 +88,13 @@ class SocketTransport:
             return
         if data:
             self._data_received(data)
-            if self._reading and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self._read_rest()
         else:
             self._lose(None)
 
     def _read_rest(self) -> None:
         """Read what a peer sent before it reset the connection: libuv stops to tell of a socket with an error."""
+        if not self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return
         while self._reading:
             try:
                 data = self._receive(READ_MAX_BYTES)

@@ -16,8 +16,10 @@ class TlsTransport(SocketTransport):
     def __init__(self, loop: asyncio.AbstractEventLoop, connected: ssl.SSLSocket, protocol: BytesProtocol) -> None:
         super().__init__(loop, connected, protocol)
         self._tls = connected
-        self._receive = connected.read
-        self._send = connected.write
+        # What SSLSocket's methods of these names would call; an end without goodbye is an error here.
+        self._receive = connected._sslobj.read  # type: ignore[attr-defined]
+        self._send = connected._sslobj.write  # type: ignore[attr-defined]
+        self._pending = connected.pending
         self._goodbye: asyncio.TimerHandle | None = None
 
     def resume_reading(self) -> None:
@@ -30,10 +32,11 @@ class TlsTransport(SocketTransport):
         if self._reading and self._tls.pending():
             self._readable()
 
-    def _readable(self) -> None:
-        super()._readable()
-        while self._reading and self._tls.pending():
-            super()._readable()
+    def _read_rest(self) -> None:
+        """What OpenSSL has read already, and then as every transport."""
+        while self._reading and self._pending():
+            self._take()
+        super()._read_rest()
 
     def _say_goodbye(self) -> None:
         """Close TLS and our side of the connection, then wait for the client to leave.
