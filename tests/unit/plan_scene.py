@@ -11,7 +11,14 @@ from dsql_server.catalog.state import CatalogState, Column, ForeignKey, Index, T
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import prefix
 from dsql_server.encoding.rows import join
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps
+from dsql_server.interfaces.commit_path import (
+    Aggregate,
+    GroupColumn,
+    GroupSteps,
+    ScanRequest,
+    ScanResult,
+    Steps,
+)
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.plan_reader import PlanReader
@@ -64,6 +71,11 @@ class Stored:
         raise AssertionError("load plans ask for rows")
 
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
+        raise AssertionError("load plans ask for rows")
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
         raise AssertionError("load plans ask for rows")
 
     def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from dsql_server.encoding import keys, numeric, rows
 from dsql_server.encoding import type_oids as oid
-from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanRequest
+from dsql_server.interfaces.commit_path import (
+    Aggregate,
+    Comparison,
+    GroupColumn,
+    ScanRequest,
+    TooManyGroups,
+    run_to_end,
+)
 from dsql_server.interfaces.messages import Mutation
 from dsql_server.storage import aggregation, entries, packed_rows
 from dsql_server.storage import node as node_module
@@ -179,6 +186,55 @@ def test_blocks_are_kept_until_they_change(
                 expected = PartialAggregates(AGGREGATES)
                 expected.add(node.scan(request).rows)
                 assert repr(node.aggregate(request, AGGREGATES)) == repr(expected.results())
+
+
+GROUPINGS = [
+    (GroupColumn(1, oid.INT4),),
+    (GroupColumn(0, oid.INT8),),
+    (GroupColumn(3, oid.TEXT),),
+    (GroupColumn(3, oid.TEXT), GroupColumn(4, oid.INT2), GroupColumn(1, oid.INT4)),
+]
+
+
+@pytest.mark.parametrize("columns", GROUPINGS, ids=lambda columns: f"by {[c.column for c in columns]}")
+@pytest.mark.parametrize("piece", [3, 2048])
+@given(history=histories, t=st.integers(0, VERSIONS_MAX), predicate=st.sampled_from(PREDICATES))
+def test_groups_are_those_of_the_rows(
+    node: StorageNode,
+    piece: int,
+    columns: tuple[GroupColumn, ...],
+    history: list[tuple[str, Row | None, int]],
+    t: int,
+    predicate: tuple[Comparison, ...],
+) -> None:
+    relation = next(relation_ids)
+    for version in range(VERSIONS_MAX + 1):
+        apply(node, version, history, lambda name: keys.literal_key(relation, name.encode()))
+    request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T + t, predicate)
+    expected: dict[tuple[bytes | None, ...], PartialAggregates] = {}
+    for row in node.scan(request).rows:
+        fields = (*rows.fields(row[1]), *[None] * 5)
+        key = tuple(fields[column.column] for column in columns)
+        expected.setdefault(key, PartialAggregates(AGGREGATES)).add([row])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
+        patch.setattr(entries, "PIECE_ENTRIES", max(1, piece // 2))
+        found = run_to_end(node.group_steps(request, columns, AGGREGATES, 100))
+    assert found.keys() == expected.keys()
+    for key, values in found.items():
+        assert repr(values) == repr(expected[key].results())
+
+
+def test_too_many_groups_are_refused(node: StorageNode) -> None:
+    relation = next(relation_ids)
+    names = [keys.literal_key(relation, bytes([n])) for n in range(20)]
+    node.apply_batch([(T, [Mutation(k, packed((n, 1, None, None, None, 5))) for n, k in enumerate(names)])], {})
+    request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T)
+    assert len(run_to_end(node.group_steps(request, GROUPINGS[1], (), 20))) == 20
+    with pytest.raises(TooManyGroups):
+        run_to_end(node.group_steps(request, GROUPINGS[1], (), 19))
+    with pytest.raises(ValueError, match="no aggregate 'median'"):
+        run_to_end(node.group_steps(request, GROUPINGS[1], (Aggregate("median", 0, oid.INT8),), 20))
 
 
 def cached_block(number: int) -> Block:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Mutation, Timestamp
+
+_Result = TypeVar("_Result")
 
 
 class Comparison(NamedTuple):
@@ -48,17 +50,30 @@ class ScanResult(NamedTuple):
     filtered: int  #: rows that the predicate refused
 
 
+class GroupColumn(NamedTuple):
+    """A stored field, from 0, that GROUP BY names; of a type whose equal values have equal bytes."""
+
+    column: int
+    type_oid: int
+
+
+class TooManyGroups(Exception):
+    """Storage doesn't gather so many groups; the query processor has to."""
+
+
 #: Something long, done a step at a time so that others can work in between; the generator returns the result.
 Steps = Generator[None, None, list[object]]
+#: As Steps. For each group: the stored bytes of its columns, None for NULL, and the values of its aggregates.
+GroupSteps = Generator[None, None, dict[tuple["bytes | None", ...], list[object]]]
 
 
-def run_to_end(steps: Steps) -> list[object]:
+def run_to_end(steps: Generator[None, None, _Result]) -> _Result:
     """The result of the steps, taken one after the other."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            result: list[object] = end.value
+            result: _Result = end.value
             return result
 
 
@@ -79,6 +94,12 @@ class StorageReader(Protocol):
 
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         """As :meth:`aggregate`, a step at a time."""
+        ...
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
+        """The aggregates of each group of rows, a step at a time. Raises TooManyGroups above ``groups_max``."""
         ...
 
     def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:

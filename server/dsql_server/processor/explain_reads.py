@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps, StorageReader
+from dsql_server.interfaces.commit_path import (
+    Aggregate,
+    GroupColumn,
+    GroupSteps,
+    ScanRequest,
+    ScanResult,
+    Steps,
+    StorageReader,
+)
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Access, Bound, Row
 from dsql_server.processor.plan import LoadPlan, Scan
@@ -69,6 +77,11 @@ class MeteredStorage:
 
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         return self._storage.aggregate_steps(request, aggregates)
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
+        return self._storage.group_steps(request, columns, aggregates, groups_max)
 
     def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
         return self._storage.estimate_rows(start, end, t)

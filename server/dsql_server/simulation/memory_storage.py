@@ -6,7 +6,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from zlib import crc32
 
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps
+from dsql_server.interfaces.commit_path import (
+    Aggregate,
+    GroupColumn,
+    GroupSteps,
+    ScanRequest,
+    ScanResult,
+    Steps,
+)
 from dsql_server.interfaces.messages import Mutation, Timestamp
 
 
@@ -46,6 +53,11 @@ class MemoryNode:
         raise NotImplementedError("storage in memory has no aggregates")
 
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
+        raise NotImplementedError("storage in memory has no aggregates")
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
         raise NotImplementedError("storage in memory has no aggregates")
 
     def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
@@ -123,6 +135,11 @@ class MemoryRouter:
         raise NotImplementedError("storage in memory has no aggregates")
 
     def aggregate_steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
+        raise NotImplementedError("storage in memory has no aggregates")
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
         raise NotImplementedError("storage in memory has no aggregates")
 
     def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:

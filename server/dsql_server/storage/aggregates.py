@@ -56,7 +56,7 @@ _INTEGER_WIDTHS = {oid.INT2: 2, oid.INT4: 4, oid.INT8: 8}
 _HALF_BITS = 32
 
 
-class _Accumulator:
+class Accumulator:
     """One aggregate over the values of one column; never called for rows where the column is NULL."""
 
     def add(self, field: bytes) -> None:
@@ -72,7 +72,7 @@ class _Accumulator:
         raise NotImplementedError
 
 
-class _Count(_Accumulator):
+class _Count(Accumulator):
     def __init__(self) -> None:
         self.count = 0
 
@@ -86,13 +86,13 @@ class _Count(_Accumulator):
         return self.count
 
 
-class _Sum(_Accumulator):
+class _Sum(Accumulator):
     def __init__(self, type_oid: int) -> None:
         self.decode = _decoder(type_oid)
         self.total: int | float | Decimal | None = None
 
     def add(self, field: bytes) -> None:
-        self.total = _plus(self.total, self.decode(field))
+        self.total = plus(self.total, self.decode(field))
 
     def result(self) -> object:
         return self.total
@@ -109,7 +109,7 @@ class _IntegerSum(_Sum):
         numbers = values.integers(self.width)
         # In halves: the sum of 8-byte integers needs more than 8 bytes.
         high, low = int((numbers >> _HALF_BITS).sum()), int((numbers & (1 << _HALF_BITS) - 1).sum())
-        self.total = _plus(self.total, (high << _HALF_BITS) + low)
+        self.total = plus(self.total, (high << _HALF_BITS) + low)
 
 
 class _NumericSum(_Sum):
@@ -125,10 +125,10 @@ class _NumericSum(_Sum):
 
     def result(self) -> object:
         total = self.sum.result()
-        return self.total if total is None else _plus(self.total, total)
+        return self.total if total is None else plus(self.total, total)
 
 
-class _Extreme(_Accumulator):
+class _Extreme(Accumulator):
     def __init__(self, type_oid: int, greatest: bool) -> None:
         self.encode = value_encoder(type_oid)
         self.decode = _DECODERS.get(type_oid)
@@ -167,7 +167,8 @@ def _decoder(type_oid: int) -> Callable[[bytes], int | float | Decimal]:
     return decode
 
 
-def _plus(left: int | float | Decimal | None, right: int | float | Decimal) -> int | float | Decimal:
+def plus(left: int | float | Decimal | None, right: int | float | Decimal) -> int | float | Decimal:
+    """The sum, exact where both are; None counts as no value."""
     if left is None:
         return right
     if isinstance(right, Decimal):
@@ -177,7 +178,8 @@ def _plus(left: int | float | Decimal | None, right: int | float | Decimal) -> i
     return left + right
 
 
-def _accumulator(aggregate: Aggregate) -> _Accumulator:
+def accumulator(aggregate: Aggregate) -> Accumulator:
+    """A new one for an aggregate of a column. Raises ValueError where storage has none."""
     if aggregate.function == "count":
         return _Count()
     type_oid = aggregate.type_oid
@@ -201,7 +203,7 @@ class PartialAggregates:
         self._rows = 0
         self._over_rows = [aggregate.column is None for aggregate in aggregates]
         assert all(a.function == "count" for a in aggregates if a.column is None), "only count needs no column"
-        self._accumulators = [_accumulator(aggregate) for aggregate in aggregates]
+        self._accumulators = [accumulator(aggregate) for aggregate in aggregates]
         self._over_columns = [
             (aggregate.column, accumulator)
             for aggregate, accumulator in zip(aggregates, self._accumulators, strict=True)
@@ -252,7 +254,7 @@ def combine(aggregates: Sequence[Aggregate], partials: Sequence[Sequence[object]
             total: int | float | Decimal | None = 0 if aggregate.function == "count" else None
             for value in values:
                 assert isinstance(value, int | float | Decimal), "counts and sums are numbers"
-                total = _plus(total, value)
+                total = plus(total, value)
             combined.append(total)
         else:
             combined.append(_extreme(aggregate, values))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from struct import Struct
 
 import numpy as np
 
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, Steps
+from dsql_server.interfaces.commit_path import Aggregate, GroupColumn, GroupSteps, ScanRequest, Steps
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import PartialAggregates
@@ -15,6 +15,7 @@ from dsql_server.storage.column_cache import Block, BlockCache
 from dsql_server.storage.column_tests import BatchTest
 from dsql_server.storage.columns import PADDING, RowBatch, visible_places
 from dsql_server.storage.entries import Entries
+from dsql_server.storage.groups import Groups
 from dsql_server.storage.packed_rows import LENGTH_BYTES, PackedRows
 
 TIMESTAMP_MAX = 2**64 - 1
@@ -40,8 +41,21 @@ class Aggregator:
 
     def steps(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> Steps:
         """The aggregates' values; see :meth:`PartialAggregates.results`."""
-        test = BatchTest(request.predicate) if request.predicate else None
         partial = PartialAggregates(aggregates)
+        yield from self._take_in(request, partial)
+        return partial.results()
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
+        """The aggregates' values of each group. Raises TooManyGroups."""
+        groups = Groups(columns, aggregates, groups_max)
+        yield from self._take_in(request, groups)
+        return groups.results()
+
+    def _take_in(self, request: ScanRequest, partial: PartialAggregates | Groups) -> Generator[None, None, None]:
+        """Hand the rows of the request over, a step at a time."""
+        test = BatchTest(request.predicate) if request.predicate else None
         position, end = request.start, min(request.end, self._reserved)
         entries = Entries(self._database, self._reserved)
         used = 0
@@ -58,7 +72,6 @@ class Aggregator:
             if used >= CACHED_BLOCKS_PER_STEP and position < end:
                 used = 0
                 yield
-        return partial.results()
 
     def _block(self, entries: Entries, position: bytes, end: bytes, request: ScanRequest) -> tuple[Block, bool]:
         """Rows from ``position`` on, and whether the cache had them."""

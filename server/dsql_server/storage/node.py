@@ -23,7 +23,15 @@ from rocksdict import Rdict
 
 from dsql_server.encoding import keys as key_encoding
 from dsql_server.encoding.rows import projector
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps, run_to_end
+from dsql_server.interfaces.commit_path import (
+    Aggregate,
+    GroupColumn,
+    GroupSteps,
+    ScanRequest,
+    ScanResult,
+    Steps,
+    run_to_end,
+)
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import garbage, rocks
 from dsql_server.storage.column_cache import BlockCache
@@ -246,6 +254,16 @@ class StorageNode:
             raise self._too_old(request.t)
         self._scans += 1
         return (yield from self.aggregator().steps(request, aggregates))
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
+        """As :meth:`aggregate_steps`, for each group of rows. Raises TooManyGroups above ``groups_max``."""
+        assert request.limit is None, "an aggregate takes in the whole range"
+        if request.t < self._horizon:
+            raise self._too_old(request.t)
+        self._scans += 1
+        return (yield from self.aggregator().group_steps(request, columns, aggregates, groups_max))
 
     def aggregator(self) -> Aggregator:
         """What computes aggregates; the first call takes a tenth of a second, and may be made by another thread."""

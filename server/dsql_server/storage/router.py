@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest, ScanResult, Steps, run_to_end
+from dsql_server.interfaces.commit_path import (
+    Aggregate,
+    GroupColumn,
+    GroupSteps,
+    ScanRequest,
+    ScanResult,
+    Steps,
+    run_to_end,
+)
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import combine
@@ -150,6 +158,19 @@ class StorageRouter:
         for node, piece in list(self._pieces(request)):  # a step later the map may be another
             partials.append((yield from node.aggregate_steps(piece, aggregates)))
         return partials[0] if len(partials) == 1 else combine(aggregates, partials)
+
+    def group_steps(
+        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+    ) -> GroupSteps:
+        """As :meth:`aggregate_steps`, for each group of rows. Raises TooManyGroups above ``groups_max``."""
+        partials = []
+        for node, piece in list(self._pieces(request)) if request.start < request.end else ():
+            partials.append((yield from node.group_steps(piece, columns, aggregates, groups_max)))
+        if not partials:
+            return {}
+        from dsql_server.storage.groups import combine_groups  # with numpy, which no start waits for
+
+        return combine_groups(aggregates, partials, groups_max)
 
     def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
         """About how many rows or entries there are with start <= key < end; exact below ``ROWS_COUNTED_MAX``."""
