@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_server.encoding import type_oids as oid
-from dsql_server.encoding.arrays import array_elements, array_elements_from_text
+from dsql_server.encoding.arrays import array_elements, array_elements_from_text, array_of
 from dsql_server.encoding.parameters import NotUnderstood
 
 
@@ -24,7 +24,9 @@ def binary_array(element_oid: int, sizes: list[int], elements: list[bytes | None
 @given(st.lists(st.none() | st.binary(max_size=9), max_size=6))
 def test_binary_elements(elements: list[bytes | None]) -> None:
     sizes = [len(elements)] if elements else []
-    assert array_elements(binary_array(oid.BYTEA, sizes, elements)) == (oid.BYTEA, elements)
+    whole = binary_array(oid.BYTEA, sizes, elements)
+    assert array_elements(whole) == (oid.BYTEA, elements)
+    assert array_of(oid.BYTEA, elements) == whole
 
 
 def test_dimensions_are_flattened() -> None:

@@ -24,7 +24,7 @@ from dsql_server.interfaces.commit_path import (
     run_to_end,
 )
 from dsql_server.interfaces.messages import Mutation
-from dsql_server.storage import aggregation, entries, packed_rows
+from dsql_server.storage import aggregation, entries, groups, packed_rows
 from dsql_server.storage import node as node_module
 from dsql_server.storage.aggregates import PartialAggregates
 from dsql_server.storage.column_cache import UNUSED_REQUESTS_MIN, Block, BlockCache
@@ -197,11 +197,12 @@ GROUPINGS = [
 
 
 @pytest.mark.parametrize("columns", GROUPINGS, ids=lambda columns: f"by {[c.column for c in columns]}")
-@pytest.mark.parametrize("piece", [3, 2048])
+@pytest.mark.parametrize(("piece", "span"), [(3, 0), (2048, 0), (2048, 1 << 16)])
 @given(history=histories, t=st.integers(0, VERSIONS_MAX), predicate=st.sampled_from(PREDICATES))
 def test_groups_are_those_of_the_rows(
     node: StorageNode,
     piece: int,
+    span: int,
     columns: tuple[GroupColumn, ...],
     history: list[tuple[str, Row | None, int]],
     t: int,
@@ -219,6 +220,7 @@ def test_groups_are_those_of_the_rows(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
         patch.setattr(entries, "PIECE_ENTRIES", max(1, piece // 2))
+        patch.setattr(groups, "COUNTED_SPAN_MAX", span)
         found = run_to_end(node.group_steps(request, columns, AGGREGATES, 100))
     assert found.keys() == expected.keys()
     for key, values in found.items():

@@ -14,7 +14,7 @@ import pytest
 from dsql_server.encoding import keys, rows
 from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces import commit_path
-from dsql_server.interfaces.commit_path import Aggregate, ScanRequest
+from dsql_server.interfaces.commit_path import Aggregate, GroupColumn, ScanRequest, TooManyGroups, run_to_end
 from dsql_server.interfaces.messages import Mutation
 from dsql_server.storage.range_map import RangeMap, Shard
 from dsql_server.storage.router import StorageRouter
@@ -107,6 +107,27 @@ def test_an_empty_range_holds_nothing(router: StorageRouter) -> None:
     request = ScanRequest(BY_UUID.prefix_end, BY_UUID.prefix, T)
     assert router.scan(request).rows == []
     assert router.aggregate(request, (Aggregate("count", None, 0), Aggregate("min", 0, oid.UUID))) == [0, None]
+
+
+def test_groups_of_rows_on_several_nodes_are_put_together(router: StorageRouter) -> None:
+    rows_of_each = SHARD_ROWS_MAX
+    for number in range(3 * rows_of_each):
+        value = rows.join([struct.pack(">q", number), struct.pack(">h", number % 3)])
+        commit(router, T + number, Mutation(BY_NUMBER.from_row(value), value))
+    assert min(nodes_holding(router, BY_NUMBER)) > 3
+    request, columns = whole(BY_NUMBER, T + 10_000), (GroupColumn(1, oid.INT2),)
+    aggregates = (Aggregate("count", None, 0), Aggregate("max", 0, oid.INT8))
+    last = 3 * rows_of_each
+    assert run_to_end(router.group_steps(request, columns, aggregates, 3)) == {
+        (b"\0\0",): [rows_of_each, last - 3],
+        (b"\0\1",): [rows_of_each, last - 2],
+        (b"\0\2",): [rows_of_each, last - 1],
+    }
+    by_number = (GroupColumn(0, oid.INT8),)
+    with pytest.raises(TooManyGroups):
+        run_to_end(router.group_steps(request, by_number, aggregates, last - 1))
+    assert len(run_to_end(router.group_steps(request, by_number, aggregates, last))) == last
+    assert run_to_end(router.group_steps(request._replace(end=request.start), columns, aggregates, 1)) == {}
 
 
 def test_a_scan_over_several_relations_sees_them_all(router: StorageRouter) -> None:

@@ -1,15 +1,23 @@
-"""The elements of an array parameter, for conditions like ``= ANY ($1)``."""
+"""The elements of an array parameter, for conditions like ``= ANY ($1)``; and arrays for the engine."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from struct import Struct, error
 
+from dsql_server.encoding import type_oids as oid
 from dsql_server.encoding.parameters import NotUnderstood, binary_from_text
 
 _HEADER = Struct(">iii")
 _DIMENSION = Struct(">ii")
 _LENGTH = Struct(">i")
+
+#: The types of one-dimensional arrays that :func:`array_of` makes, by the type of their elements.
+ARRAY_OIDS = {
+    oid.BOOL: 1000, oid.INT2: 1005, oid.INT4: 1007, oid.TEXT: 1009, oid.VARCHAR: 1015, oid.INT8: 1016,
+    oid.TIMESTAMP: 1115, oid.DATE: 1182, oid.TIME: 1183, oid.TIMESTAMPTZ: 1185, oid.NUMERIC: 1231, oid.UUID: 2951,
+}  # fmt: skip
 
 ARRAY_DIMENSIONS_MAX = 6  #: PostgreSQL's MAXDIM
 
@@ -90,3 +98,16 @@ def _element(element_oid: int, quoted: str | None, bare: str | None, zone_is_utc
     if bare.lower() == "null":
         return None
     return binary_from_text(element_oid, bare, zone_is_utc)
+
+
+def array_of(element_oid: int, elements: Sequence[bytes | None]) -> bytes:
+    """A one-dimensional array in binary send format, of elements in theirs; None is NULL."""
+    if not elements:
+        return _HEADER.pack(0, 0, element_oid)
+    parts = [_HEADER.pack(1, int(None in elements), element_oid), _DIMENSION.pack(len(elements), 1)]
+    for element in elements:
+        if element is None:
+            parts.append(_LENGTH.pack(-1))
+        else:
+            parts += (_LENGTH.pack(len(element)), element)
+    return b"".join(parts)

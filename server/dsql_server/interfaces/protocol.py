@@ -136,6 +136,17 @@ def row_description(columns: Sequence[tuple[str, int, int]]) -> bytes:
     return message(b"T", pack_i16(len(columns)) + body)
 
 
+def without_origins(description: bytes) -> bytes:
+    """A RowDescription's body that doesn't say which columns of which tables the columns are."""
+    parts = [description[:2]]
+    at = 2
+    while at < len(description):
+        end = description.index(b"\0", at) + 1
+        parts += (description[at:end], bytes(6), description[end + 6 : end + 18])
+        at = end + 18
+    return b"".join(parts)
+
+
 def data_row(values: Sequence[str | None]) -> bytes:
     """A row in text format."""
     body = b"".join(b"\xff\xff\xff\xff" if v is None else pack_i32(len(e := v.encode())) + e for v in values)

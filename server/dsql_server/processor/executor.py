@@ -42,7 +42,7 @@ from dsql_server.processor.errors import (
 from dsql_server.processor.new_keys import NewKeys
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
-from dsql_server.processor.pushed_aggregates import PushedAggregates
+from dsql_server.processor.pushed_aggregates import Pushed
 from dsql_server.processor.sequences import SequenceBlocks
 from dsql_server.processor.unbuilt_indexes import unique_violation
 from dsql_server.processor.workspace import (
@@ -171,7 +171,7 @@ class Executor(EngineConversation):
         data, count = b"".join(narrowing) + data, count + len(narrowing)
         return self._guarded(data, count, parts, keep_apart)
 
-    async def aggregate(self, pushed: PushedAggregates, bound: Bound) -> list[bytes | None] | None:
+    async def aggregate(self, pushed: Pushed, bound: Bound) -> list[bytes | None] | None:
         """What storage computes for a query's aggregates, in binary format; None: the engine has to do it."""
         workspace = self.workspace
         assert workspace is not None
@@ -186,12 +186,13 @@ class Executor(EngineConversation):
             try:
                 next(steps)
             except StopIteration as end:
-                return pushed.parameters(end.value)
+                result: list[bytes | None] | None = end.value
+                return result
             # Others have their turn between two steps; the snapshot stays.
             loop.call_soon(self._resume, None)
             await WAIT
 
-    def prepare_pushed(self, pushed: PushedAggregates, parameter_oids: tuple[int, ...]) -> bytes:
+    def prepare_pushed(self, pushed: Pushed, parameter_oids: tuple[int, ...]) -> bytes:
         """The name under which the engine knows the query around pushed aggregates."""
         name, parse = self.connection.statement(pushed.sql, (*parameter_oids, *pushed.value_oids))
         if parse:

@@ -21,7 +21,7 @@ from dsql_server.processor.unique_indexes import Neighbours
 if TYPE_CHECKING:
     from dsql_server.processor.direct_insert import DirectInsert
     from dsql_server.processor.direct_read import DirectRead
-    from dsql_server.processor.pushed_aggregates import PushedAggregates
+    from dsql_server.processor.pushed_aggregates import Pushed
 
 
 @dataclass
@@ -70,7 +70,7 @@ class LoadPlan:
     #: these rows may be locked FOR UPDATE as well, by a function that the statement calls
     locks_unseen: bool = False
     #: the query's aggregates, where storage can compute them
-    aggregates: PushedAggregates | None = None
+    aggregates: Pushed | None = None
     #: None for nearly all statements: they neither take values from sequences nor set or read any
     sequences: SequenceUses | None = None
     #: some check may wait until COMMIT

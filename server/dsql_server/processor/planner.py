@@ -20,7 +20,7 @@ from dsql_server.processor.plan import LoadPlan, write_anything
 from dsql_server.processor.plan_facts import WRITING_NODES, FactReader, PlanFacts
 from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import DEFAULT_SEARCH_PATH, ProcessorPool, QueryProcessor
-from dsql_server.processor.pushed_aggregates import PushedAggregates, find_pushed_aggregates
+from dsql_server.processor.pushed_aggregates import Pushed, find_pushed_aggregates
 from dsql_server.processor.roles import PLANNER_ROLE
 from dsql_server.processor.sequence_uses import SEQUENCE_FUNCTIONS, SEQUENCES_VIEW, sequence_uses, uses_of_any
 from dsql_server.processor.targets import read_targets
@@ -264,7 +264,7 @@ class Planner:
 
     async def _pushed_aggregates(
         self, connection: EngineConnection, document: dict[str, Any], plan: LoadPlan, sql: str, description: bytes
-    ) -> PushedAggregates | None:
+    ) -> Pushed | None:
         """The query with aggregates from storage, if the engine says that its answer looks the same."""
         if len(plan.scans) != 1 or plan.whole or plan.written or plan.sequences is not None:
             return None
@@ -277,7 +277,10 @@ class Planner:
             answer = await connection.run(batch + p.close_statement(b"pushed") + p.SYNC)
         except EngineError:
             return None
-        if answer.row_description != description:
+        described = (answer.row_description, description)
+        if not pushed.same_origins:
+            described = (p.without_origins(described[0]), p.without_origins(described[1]))
+        if described[0] != described[1]:
             return None
         self.aggregates_pushed += 1
         return pushed

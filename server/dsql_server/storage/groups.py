@@ -19,6 +19,8 @@ from dsql_server.storage.numeric_sums import GroupedNumericSums, grown
 
 GroupKey = tuple["bytes | None", ...]
 
+#: Integers that lie so close together are ranked by counting, without sorting them.
+COUNTED_SPAN_MAX = 1 << 16
 _HALF_BITS = 32
 _LOW_HALF = (1 << _HALF_BITS) - 1
 _INT8 = np.iinfo(np.int64)
@@ -152,6 +154,7 @@ class Groups:
     """
 
     def __init__(self, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int) -> None:
+        assert columns, "without columns to group by there is one group"
         self._columns = columns
         self._groups_max = groups_max
         self._numbers: dict[GroupKey, int] = {}
@@ -213,13 +216,29 @@ def _encoded(column: Column, width: int | None) -> tuple[Integers, list[bytes | 
     present = column.present
     codes: Integers = np.zeros(len(present), np.int64)
     if width is not None:
-        distinct, found = np.unique(column.values().integers(width), return_inverse=True)
-        codes[present] = found + 1
-        return codes, [None, *(value.to_bytes(width, "big", signed=True) for value in distinct.tolist())]
+        if present.any():
+            distinct, codes[present] = _ranked(column.values().integers(width))
+            return codes, [None, *(value.to_bytes(width, "big", signed=True) for value in distinct.tolist())]
+        return codes, [None]
     numbers: dict[bytes, int] = {}
     # One more than the length before: NULL keeps the 0.
     codes[present] = [numbers.setdefault(field, len(numbers) + 1) for field in column.values().fields()]
     return codes, [None, *numbers]
+
+
+def _ranked(numbers: Integers) -> tuple[Integers, Integers]:
+    """The distinct numbers in order, and of each number which of them it is, from 1."""
+    lowest = int(numbers.min())
+    span = int(numbers.max()) - lowest + 1
+    if span > COUNTED_SPAN_MAX:
+        distinct, found = np.unique(numbers, return_inverse=True)
+        return distinct, found + 1
+    offsets = numbers - lowest
+    is_there = np.zeros(span, np.bool_)
+    is_there[offsets] = True
+    ranks: Integers = np.cumsum(is_there, dtype=np.int64)
+    found_there: Integers = np.flatnonzero(is_there).astype(np.int64)
+    return found_there + lowest, ranks[offsets]
 
 
 def combine_groups(
