@@ -6,7 +6,6 @@ while scans are shown as DSQL makes them, with what storage is asked for and wha
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -17,6 +16,7 @@ from pglast import parser
 from dsql_server.processor.explain_conditions import join_conditions, names_others, split_condition
 from dsql_server.processor.explain_costs import carry_up
 from dsql_server.processor.explain_dpu import DpuEstimate, Work, estimate_dpu
+from dsql_server.processor.explain_formats import Document
 from dsql_server.processor.explain_json import BATCHED_JOIN, PlainPlan
 from dsql_server.processor.explain_scans import SCAN_TITLE, Context, ScanFacts, scan_facts, shape_scan
 from dsql_server.processor.explain_tree import PlanNode, read_plan
@@ -90,9 +90,8 @@ class Explanation:
         work = self.work
         return estimate_dpu(Work(milliseconds / 1000, work.rows_read, work.bytes_read, work.mutations))
 
-    def json(self, text: str) -> str:
-        """The answer in JSON format."""
-        document: list[dict[str, Any]] = json.loads(text)
+    def change(self, document: Document) -> None:
+        """Change the answer in a format that programs read."""
         top = document[0]
         facts = scan_facts(self.plan, self.context.state)
         PlainPlan(self.context, facts, self.batches_joins).show(top["Plan"])
@@ -105,7 +104,10 @@ class Explanation:
             top["Query Identifier"] = query_identifier(self.sql)
             if self.context.is_executed and "Execution Time" in top:
                 top["Statement DPU Estimate"] = self._dpu(times).plain()
-        return json.dumps(document, indent=2, ensure_ascii=False)
+        if "Settings" in top:
+            top["Settings"] = {name: value for name, value in top["Settings"].items() if name not in _ENGINE_SETTINGS}
+            if not top["Settings"]:
+                del top["Settings"]
 
 
 def _show_scan(node: PlanNode, facts: ScanFacts, context: Context) -> None:

@@ -13,6 +13,7 @@ from dsql_server.processor.access import NOT_EXACT, Bound
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.explain import Explanation
 from dsql_server.processor.explain_dpu import Work
+from dsql_server.processor.explain_formats import format_of
 from dsql_server.processor.explain_reads import ReadMeter
 from dsql_server.processor.explain_scans import Context, TableSizes, scan_facts
 from dsql_server.processor.limits import LimitedScan
@@ -125,7 +126,10 @@ def _text(rows: list[bytes]) -> str:
 
 
 def shown(explanation: Explanation, texts: list[str]) -> list[str]:
-    """The fields of the engine's answer as they are to be shown. YAML and XML stay the engine's."""
-    if len(texts) == 1 and "\n" in texts[0]:
-        return [explanation.json(texts[0])] if texts[0].startswith("[") else texts
-    return explanation.text(texts)
+    """The fields of the engine's answer as they are to be shown."""
+    format_ = format_of(texts[0]) if len(texts) == 1 and "\n" in texts[0] else None
+    if format_ is None:
+        return explanation.text(texts)
+    document = format_.read(texts[0])
+    explanation.change(document)
+    return [format_.write(document)]
