@@ -117,6 +117,18 @@ def test_what_an_index_includes_is_read_from_it_alone(connection: Connection) ->
     ]
 
 
+def test_what_was_read_of_an_index_is_told_once(connection: Connection) -> None:
+    connection.execute(
+        "INSERT INTO account (customer_id, balance) SELECT gen_random_uuid(), i FROM generate_series(1, 9) i"
+    )
+    (some,) = connection.execute("SELECT min(customer_id::text) FROM account").fetchone() or ("",)
+    lines = plan(connection, f"SELECT balance FROM account WHERE customer_id = '{some}'", "ANALYZE")
+    assert [line.partition("(actual ")[2].partition(")")[0][-14:] for line in lines if "->" in line] == [
+        "rows=1 loops=1"
+    ] * 2
+    connection.execute("DELETE FROM account")
+
+
 def test_the_rest_of_a_row_is_looked_up(connection: Connection) -> None:
     assert shape(connection, "SELECT * FROM parts WHERE kind = 3 AND name > 'part 5' AND lower(name) <> 'x'") == [
         "Index Scan using by_kind on parts",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 
+import psycopg
 import pytest
 from two_sessions import Session
 
@@ -59,6 +60,30 @@ def test_an_index_that_comes_later_leaves_rows_readable(one: Session, other: Ses
     for session in (one, other):
         assert session.value("SELECT length(v || '') FROM t WHERE a = 1") == LONG_BYTES
     assert one.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 'covering'::regclass") is True
+
+
+def test_a_unique_index_over_long_rows_stays_unique(one: Session, other: Session) -> None:
+    one.run("CREATE TABLE t (id int PRIMARY KEY, a int, v text)")
+    for id_ in (1, 2):
+        one.run("INSERT INTO t VALUES (%s, %s, %s)", id_, id_, long_value(id_))
+    assert one.finish("CREATE UNIQUE INDEX ASYNC only_a ON t (a) INCLUDE (v)")
+    for session in (one, other):
+        assert session.rows("SELECT id, length(v || '') FROM t ORDER BY id") == [(1, LONG_BYTES), (2, LONG_BYTES)]
+        assert session.column("SELECT id FROM t WHERE a = 2 AND v <> ''") == [2]
+    for duplicate in (
+        "UPDATE t SET a = 1 WHERE id = 2",
+        "UPDATE t SET a = 5",
+        "INSERT INTO t VALUES (3, 2, 'x')",
+        "INSERT INTO t SELECT id + 2, a, 'x' FROM t",
+        "INSERT INTO t SELECT id + 2, 7, 'x' FROM t",
+    ):
+        with pytest.raises(psycopg.errors.UniqueViolation, match='"only_a"'):
+            other.run(duplicate)
+    other.run("UPDATE t SET a = a + 2")
+    other.run("INSERT INTO t VALUES (3, 2, 'x')")
+    other.run("DELETE FROM t WHERE a = 4")
+    other.run("INSERT INTO t VALUES (4, 4, 'x')")
+    assert one.column("SELECT a FROM t ORDER BY id") == [3, 2, 4]
 
 
 def test_copied_rows_may_be_long(covered: Session, other: Session) -> None:

@@ -154,13 +154,13 @@ ANSWERS_SQL = (
     "GRANT EXECUTE ON FUNCTION pg_catalog.engine_checks(regclass, boolean) TO dsql_loader",
     # An entry has to fit into a third of a page, whatever Aurora DSQL's indexes include: a transaction with long rows
     # does without. (Prepared statements are planned again when their table's entry in pg_class changes.)
-    "CREATE FUNCTION pg_catalog.engine_narrow(regclass) RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER "
+    "CREATE FUNCTION pg_catalog.engine_narrow(regclass, boolean) RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER "
     "SET search_path = pg_catalog AS $$WITH included AS (UPDATE pg_catalog.pg_index "
-    "SET indisvalid = false, indisready = false WHERE indrelid = $1 AND indisready AND NOT indisunique "
-    "AND indnatts > indnkeyatts RETURNING indrelid) UPDATE pg_catalog.pg_class SET relhasindex = relhasindex "
-    "WHERE oid IN (SELECT indrelid FROM included)$$",
-    "REVOKE EXECUTE ON FUNCTION pg_catalog.engine_narrow(regclass) FROM PUBLIC",
-    "GRANT EXECUTE ON FUNCTION pg_catalog.engine_narrow(regclass) TO dsql_loader",
+    "SET indisvalid = false, indisready = false WHERE indrelid = $1 AND indisready AND indnatts > indnkeyatts "
+    "AND (NOT indisunique OR $2 AND NOT indisprimary AND indpred IS NULL AND indexprs IS NULL) RETURNING indrelid) "
+    "UPDATE pg_catalog.pg_class SET relhasindex = relhasindex WHERE oid IN (SELECT indrelid FROM included)$$",
+    "REVOKE EXECUTE ON FUNCTION pg_catalog.engine_narrow(regclass, boolean) FROM PUBLIC",
+    "GRANT EXECUTE ON FUNCTION pg_catalog.engine_narrow(regclass, boolean) TO dsql_loader",
     # VACUUM notes that tables are empty; plans to be shown are made for tables of unknown size.
     "CREATE FUNCTION pg_catalog.engine_sizes() RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER "
     "SET search_path = pg_catalog AS $$UPDATE pg_catalog.pg_class SET reltuples = -1, relpages = 0 "

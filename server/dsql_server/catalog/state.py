@@ -188,8 +188,13 @@ class Table:
         return sql
 
     @cached_property
-    def includes_columns(self) -> bool:
-        """Whether a secondary index that isn't unique includes columns: an engine's may have no room for long ones."""
+    def is_covered(self) -> bool:
+        """Whether a secondary index includes columns: an engine's has no room for long values of them."""
+        return any(index.covering for index in self.indexes)
+
+    @cached_property
+    def is_freely_covered(self) -> bool:
+        """Whether such an index isn't unique: an engine that writes can do without."""
         return any(index.covering and not index.unique for index in self.indexes)
 
     @cached_property
@@ -248,8 +253,15 @@ class Table:
 
     @cached_property
     def unbuilt_unique_indexes(self) -> tuple[tuple[Index, KeyEncoder], ...]:
-        """Unique indexes on columns that engines don't keep yet: they are being built, or their build failed."""
-        return tuple((index, encoder) for index, encoder in self.plain_indexes if index.unique and not index.valid)
+        """Unique indexes on columns that engines don't keep: they are being built, or their build failed.
+
+        Engines may also do without a covering one, for the length of a transaction.
+        """
+        return tuple(
+            (index, encoder)
+            for index, encoder in self.plain_indexes
+            if index.unique and (index.covering or not index.valid)
+        )
 
     @cached_property
     def key_columns(self) -> frozenset[int]:

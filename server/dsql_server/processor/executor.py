@@ -164,7 +164,7 @@ class Executor(EngineConversation):
         groups = plan.rows(bound, self._storage, workspace.t_start)
         # The statement may make long values of what indexes include. What is prepared here is sent in this order.
         changed = (*plan.written, *plan.side_effects)
-        narrowing = [narrowing_messages(self.connection, table) for table in changed if table.includes_columns]
+        narrowing = [narrowing_messages(self.connection, t, with_unique=False) for t in changed if t.is_freely_covered]
         data, count = workspace.load(self.connection, groups)
         if not count and not narrowing:
             return 0

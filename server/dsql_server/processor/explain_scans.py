@@ -257,6 +257,9 @@ class _Storage:
         limit = self.context.limits.get(facts.alias)
         projections = [] if self.looks_up else [("Projections", self._projections())]
         if not self.looks_up:
+            if reads is not None and facts.index is not None and not facts.index.primary:
+                # The rows are read here as well, whatever the index includes: Aurora DSQL reads its entries only.
+                returned = reads.by_relation.get(facts.table.relation_id, returned) if is_executed else None
             return [self._scan(on, projections, pushed, returned, filtered, limit)]
         # Conditions on the index's own columns are met before the look-up.
         keys = {c.name for c in facts.table.columns if facts.index is not None and c.number in facts.index.columns}

@@ -282,15 +282,19 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
         literal = table.qualified_name.replace("'", "''")
         off, on = (f"SELECT pg_catalog.engine_checks('{literal}'::pg_catalog.regclass, {v})" for v in ("false", "true"))
         data, count = _between(connection, (off, on), data), count + 2
-    if table.includes_columns and any(len(v) > NARROW_ROW_MAX_BYTES for v in values):
-        data, count = narrowing_messages(connection, table) + data, count + 1
+    if table.is_covered and any(len(v) > NARROW_ROW_MAX_BYTES for v in values):
+        data, count = narrowing_messages(connection, table, with_unique=True) + data, count + 1
     return data, count
 
 
-def narrowing_messages(connection: EngineConnection, table: Table) -> bytes:
-    """Messages after which the engine's transaction does without the table's covering indexes: one completion."""
+def narrowing_messages(connection: EngineConnection, table: Table, with_unique: bool) -> bytes:
+    """Messages after which the engine's transaction does without the table's covering indexes: one completion.
+
+    What unique ones would refuse is looked for at COMMIT then (:func:`check_unbuilt`).
+    """
     literal = table.qualified_name.replace("'", "''")
-    name, parse = connection.statement(f"SELECT pg_catalog.engine_narrow('{literal}'::pg_catalog.regclass)")
+    call = f"pg_catalog.engine_narrow('{literal}'::pg_catalog.regclass, {str(with_unique).lower()})"
+    name, parse = connection.statement(f"SELECT {call}")
     return parse + p.bind_statement(name) + p.EXECUTE_UNNAMED
 
 
