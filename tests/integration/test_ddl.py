@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.pq import ExecStatus
 from two_sessions import Session
 
 from dsql_server.testing import LocalCluster
@@ -35,6 +36,20 @@ def test_an_idle_session_meets_the_new_catalog(one: Session, other: Session) -> 
     one.run("DROP TABLE u")
     with pytest.raises(psycopg.errors.UndefinedTable):
         other.run("SELECT * FROM u")
+
+
+def test_an_idle_session_prepares_by_the_new_catalog(one: Session, other: Session) -> None:
+    """Drivers that ask for a statement's parameters first send it, and wait, before they bind anything."""
+    assert other.value("SELECT 1") == 1
+    one.run("CREATE TABLE t (id int PRIMARY KEY)")
+    pgconn = other.connection.pgconn
+    assert pgconn.prepare(b"kept", b"SELECT * FROM t").status == ExecStatus.COMMAND_OK
+    one.run("ALTER TABLE t ADD COLUMN v text")
+    assert pgconn.prepare(b"later", b"SELECT * FROM t").status == ExecStatus.COMMAND_OK
+    assert pgconn.describe_prepared(b"later").nfields == 2
+    assert "cached plan must not change result type" in pgconn.exec_prepared(b"kept", None).get_error_message()
+    one.run("DROP TABLE t")
+    assert pgconn.prepare(b"gone", b"SELECT * FROM t").status == ExecStatus.FATAL_ERROR
 
 
 @pytest.mark.parametrize("redefine", ["drop table", "drop column"])

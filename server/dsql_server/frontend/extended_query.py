@@ -287,10 +287,11 @@ class ExtendedQuery(SimpleQuery):
         """Send messages that execute nothing, and wait for all of their answers."""
         if not pending.parts:
             return
-        if self.executor is None:
-            await self._ready_executor()
         executor = self.executor
-        assert executor is not None
+        if executor is None:
+            executor = await self._ready_executor()
+        elif executor.workspace is None and not executor.engine_open:
+            executor = await self._current_executor()  # statements are parsed by the catalog as it is now
         opening: list[bytes] = []
         skip = 0
         if keep_portals and pending.bound:
