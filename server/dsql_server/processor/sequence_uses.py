@@ -10,17 +10,19 @@ from typing import Any
 import pglast.parser
 
 from dsql_server.catalog import state as catalog
-from dsql_server.catalog.state import CatalogState, Table
+from dsql_server.catalog.state import CatalogState, Column, Table
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineConnection
 from dsql_server.processor.errors import SqlError
-from dsql_server.statements.tree import Node, constant, load, strings
+from dsql_server.statements.tree import Node, constant, load, strings, walk
 
 #: nextval of a known sequence, as plans and defaults print it: of a constant, or of an identity column.
 _NEXTVAL = re.compile(r"\bnextval\(('(?:[^']|'')+')(?:::regclass)?\)")
 #: setval, by itself or as the function that stands for it.
 _SETS = re.compile(r"\b(?:engine_)?setval\(")
 _MENTIONS = re.compile("nextval|setval", re.IGNORECASE)
+#: DEFAULT as a value may stand for a call of nextval.
+_DEFAULTS = re.compile(r"\bdefault\b", re.IGNORECASE)
 #: Functions that take values from sequences or set them.
 SEQUENCE_FUNCTIONS = frozenset({"nextval", "setval"})
 #: Lists every sequence with its last value.
@@ -78,19 +80,23 @@ async def sequence_uses(
     """
     shown = _shown_sequences(state, sql, plan)
     hidden = any(name in explained or name in sql for name in users)
-    if not hidden and not _MENTIONS.search(explained) and not _MENTIONS.search(sql):
+    defaulted = defaulted_uses(state, sql) if _DEFAULTS.search(sql) else []
+    if not hidden and not defaulted and not _MENTIONS.search(explained) and not _MENTIONS.search(sql):
         return SequenceUses(shown=shown) if shown else None
     uses = named_uses(sql, plan)
     if hidden or uses.computed:
         return uses_of_any(state, shown)
-    taken = []
+    taken = defaulted
     if uses.counts:
         names = ", ".join("'" + name.replace("'", "''") + "'" for name in uses.counts)
         answer = await connection.execute(_RESOLVE_SQL.format(names=names))
         for row in answer.rows[0]:
             name, schema, relation = ((v or b"").decode() for v in p.data_row_fields(row))
             sequence = state.sequence_by_name.get((schema, relation))
-            if sequence is not None:
+            known = next((use for use in taken if use.sequence is sequence), None)
+            if known is not None:
+                known.count += uses.counts[name]
+            elif sequence is not None:
                 taken.append(SequenceUse(sequence, uses.counts[name], uses.exact))
     return SequenceUses(tuple(taken), shown, uses.sets)
 
@@ -147,6 +153,53 @@ def named_uses(sql: str, plan: dict[str, Any]) -> NamedUses:
     return NamedUses(counts, exact, computed, bool(_SETS.search(texts)) or "setval" in sql.lower())
 
 
+def defaulted_uses(state: CatalogState, sql: str) -> list[SequenceUse]:
+    """What DEFAULT takes where plans don't show it: in values lists of several rows, and in ON CONFLICT DO UPDATE."""
+    found: dict[int, SequenceUse] = {}
+    for kind, insert in walk(_statement(sql, whole=True)):
+        places = _default_places(insert) if kind == "InsertStmt" else []
+        if not places:
+            continue
+        tables = _named_tables(state, insert["relation"])
+        for sequence in [s for t in tables for c in _columns(insert, t, places) for s in _sequences_of(state, t, c)]:
+            found.setdefault(sequence.relation_id, SequenceUse(sequence, 0, True)).count += 1
+        if not tables:  # a view, of any table
+            for use in uses_of_any(state).taken:
+                found.setdefault(use.sequence.relation_id, use)
+    return list(found.values())
+
+
+def _default_places(insert: Node) -> list[int | str]:
+    """For each DEFAULT its place in a row, or the column's name."""
+    rows = insert.get("selectStmt", {}).get("SelectStmt", {}).get("valuesLists", ())
+    places: list[int | str] = [i for row in rows for i, x in enumerate(row["List"]["items"]) if "SetToDefault" in x]
+    targets = [target["ResTarget"] for target in insert.get("onConflictClause", {}).get("targetList", ())]
+    return places + [target["name"] for target in targets if "SetToDefault" in target.get("val", {})]
+
+
+def _named_tables(state: CatalogState, relation: Node) -> list[Table]:
+    """The tables that an INSERT may mean: the search path is not known here."""
+    schema = relation.get("schemaname")
+    return [t for t in state.tables.values() if t.name == relation["relname"] and schema in (None, t.schema)]
+
+
+def _columns(insert: Node, table: Table, places: list[int | str]) -> list[Column]:
+    names = [target["ResTarget"]["name"] for target in insert.get("cols", ())] or list(table.by_name)
+    meant = [place if isinstance(place, str) else "".join(names[place : place + 1]) for place in places]
+    return [table.by_name[name] for name in meant if name in table.by_name]
+
+
+def _sequences_of(state: CatalogState, table: Table, column: Column) -> Iterator[catalog.Sequence]:
+    """The sequences of a column's default; of a column without one, those of the table's identity columns."""
+    names = set(_names(column.default or ""))
+    for sequence in state.sequences.values():
+        if column.default is None:
+            if sequence.table_id == table.relation_id:
+                yield sequence
+        elif names & {sequence.name, sequence.qualified_name, f"{sequence.schema}.{sequence.name}"}:
+            yield sequence
+
+
 def _names(text: str) -> list[str]:
     return [quoted[1:-1].replace("''", "'") for quoted in _NEXTVAL.findall(text)]
 
@@ -162,14 +215,16 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _statement(sql: str) -> Node:
-    """The first statement's parse tree."""
+def _statement(sql: str, whole: bool = False) -> Node:
+    """The first statement's parse tree; ``whole``: under the name of its node."""
     try:
         tree = load(pglast.parser.parse_sql_json(sql))
     except pglast.parser.ParseError:
         return {}  # it was planned, so this can't be; without the tree every sequence is taken for used
     statements = tree.get("stmts", [])
-    return next(iter(statements[0]["stmt"].values())) if statements else {}
+    if not statements:
+        return {}
+    return statements[0]["stmt"] if whole else next(iter(statements[0]["stmt"].values()))
 
 
 def _nextval_calls(node: Node) -> Iterator[str | None]:
