@@ -331,3 +331,20 @@ def test_deallocate_all(client: RawClient) -> None:
     for name in ("a", "b"):
         assert error_of(client.ask(bind(name=name) + SYNC))["C"] == "26000"
     assert rows_of(client.ask(parse("SELECT 2", "a") + bind(name="a") + execute() + SYNC)) == [[b"2"]]
+
+
+def test_the_unnamed_statement_stays_until_the_clients_own_query(client: RawClient) -> None:
+    """Drivers without a cache of statements parse, wait, and bind; the machinery asks the engine in between."""
+    for _ in range(
+        2
+    ):  # first before anything is known of the session's settings, and again after they may have changed
+        assert kinds(client.ask(parse("SELECT $1::int + 1"), describe("S"), SYNC)) == "1tTZ"
+        for value in (b"1", b"41"):
+            answer = client.ask(bind([value]), execute(), SYNC)
+            assert rows_of(answer) == [[b"%d" % (int(value) + 1)]]
+        assert kinds(client.ask(describe("S"), SYNC)) == "tTZ"
+        assert kinds(client.ask(parse("SET timezone = 'UTC'", "set"), bind(name="set"), execute(), SYNC)) == "12CZ"
+        assert rows_of(client.ask(bind([b"2"]), execute(), SYNC)) == [[b"3"]]
+        client.ask(close("S", "set"), SYNC)
+    assert kinds(client.ask(query("SELECT 1"))) == "TDCZ"
+    assert error_of(client.ask(bind([b"1"]), execute(), SYNC))["M"] == "unnamed prepared statement does not exist"

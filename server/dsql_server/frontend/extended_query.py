@@ -186,6 +186,7 @@ class ExtendedQuery(SimpleQuery):
             self._out.append(p.BIND_COMPLETE_MESSAGE)
             return
         plan = await self._plan_for(prepared)
+        self._parse_again(name, prepared, pending)
         assert prepared.statement is not None
         portal.explain = self._explain_request(prepared.statement, plan, prepared.oids)
         if portal.explain is not None:
@@ -196,6 +197,18 @@ class ExtendedQuery(SimpleQuery):
         self._portals[portal_name] = portal
         pending.parts.append(portal.bind or raw)
         pending.bound = True
+
+    def _parse_again(self, name: bytes, prepared: Prepared, pending: _Pending) -> None:
+        """Give the engine a client's unnamed statement of an earlier batch again.
+
+        A Query message makes it drop that statement, and not all of these are the client's own.
+        """
+        executor = self.executor
+        if name or prepared.virtual or name in pending.names or executor is None:
+            return
+        if executor.engine_open or not self._engine_unsynced:
+            assert prepared.statement is not None, "virtual without one"
+            executor.connection.discard(p.parse(b"", prepared.statement.engine_sql.encode(), prepared.oids) + p.SYNC)
 
     async def _prepare_portal(self, portal: Portal, plan: LoadPlan, pending: _Pending, final: bool) -> None:
         """Put what the portal needs in front of its Bind: a transaction, its rows."""
@@ -262,6 +275,8 @@ class ExtendedQuery(SimpleQuery):
         if self._block == FAILED and prepared.statement is not None and prepared.statement.returns_rows:
             raise aborted_block()
         if not prepared.virtual:
+            if what == _STATEMENT:
+                self._parse_again(name, prepared, pending)
             pending.parts.append(raw)
             return
         await self._send_without_execute(pending)

@@ -25,6 +25,8 @@ class SimpleQuery(DirectAnswers):
     """Runs Query messages, and the COPY data that may follow them."""
 
     async def _simple(self, raw: bytes) -> None:
+        self._prepared.pop(b"", None)
+        self._portals.pop(b"", None)
         try:
             await self._simple_statements(raw)
             if self._block == IDLE:
