@@ -21,6 +21,8 @@ _NEXTVAL = re.compile(r"\bnextval\(('(?:[^']|'')+')(?:::regclass)?\)")
 #: setval, by itself or as the function that stands for it.
 _SETS = re.compile(r"\b(?:engine_)?setval\(")
 _MENTIONS = re.compile("nextval|setval", re.IGNORECASE)
+#: A column's modifier where its type is a domain.
+_UNKNOWN_MODIFIER = 0
 #: DEFAULT as a value may stand for a call of nextval.
 _DEFAULTS = re.compile(r"\bdefault\b", re.IGNORECASE)
 #: Functions that take values from sequences or set them.
@@ -80,7 +82,7 @@ async def sequence_uses(
     """
     shown = _shown_sequences(state, sql, plan)
     hidden = any(name in explained or name in sql for name in users)
-    defaulted = defaulted_uses(state, sql) if _DEFAULTS.search(sql) else []
+    defaulted = defaulted_uses(state, sql, users) if _DEFAULTS.search(sql) else []
     if not hidden and not defaulted and not _MENTIONS.search(explained) and not _MENTIONS.search(sql):
         return SequenceUses(shown=shown) if shown else None
     uses = named_uses(sql, plan)
@@ -153,7 +155,7 @@ def named_uses(sql: str, plan: dict[str, Any]) -> NamedUses:
     return NamedUses(counts, exact, computed, bool(_SETS.search(texts)) or "setval" in sql.lower())
 
 
-def defaulted_uses(state: CatalogState, sql: str) -> list[SequenceUse]:
+def defaulted_uses(state: CatalogState, sql: str, users: Collection[str]) -> list[SequenceUse]:
     """What DEFAULT takes where plans don't show it: in values lists of several rows, and in ON CONFLICT DO UPDATE."""
     found: dict[int, SequenceUse] = {}
     for kind, insert in walk(_statement(sql, whole=True)):
@@ -161,8 +163,10 @@ def defaulted_uses(state: CatalogState, sql: str) -> list[SequenceUse]:
         if not places:
             continue
         tables = _named_tables(state, insert["relation"])
-        for sequence in [s for t in tables for c in _columns(insert, t, places) for s in _sequences_of(state, t, c)]:
-            found.setdefault(sequence.relation_id, SequenceUse(sequence, 0, True)).count += 1
+        for table in tables:
+            for column in _columns(insert, table, places):
+                for sequence in _sequences_of(state, table, column, users):
+                    found.setdefault(sequence.relation_id, SequenceUse(sequence, 0, True)).count += 1
         if not tables:  # a view, of any table
             for use in uses_of_any(state).taken:
                 found.setdefault(use.sequence.relation_id, use)
@@ -189,14 +193,20 @@ def _columns(insert: Node, table: Table, places: list[int | str]) -> list[Column
     return [table.by_name[name] for name in meant if name in table.by_name]
 
 
-def _sequences_of(state: CatalogState, table: Table, column: Column) -> Iterator[catalog.Sequence]:
-    """The sequences of a column's default; of a column without one, those of the table's identity columns."""
-    names = set(_names(column.default or ""))
+def _sequences_of(
+    state: CatalogState, table: Table, column: Column, users: Collection[str]
+) -> Iterator[catalog.Sequence]:
+    """The sequences of a column's default; of a column without one, those of the table's identity columns.
+
+    Which ones functions and the defaults of domains take isn't known here: it may be any.
+    """
+    default = column.default
+    names = set(_names(default or ""))
+    any_of_them = column.modifier == _UNKNOWN_MODIFIER if default is None else any(name in default for name in users)
     for sequence in state.sequences.values():
-        if column.default is None:
-            if sequence.table_id == table.relation_id:
-                yield sequence
-        elif names & {sequence.name, sequence.qualified_name, f"{sequence.schema}.{sequence.name}"}:
+        is_identity = default is None and sequence.table_id == table.relation_id
+        spelled = {sequence.name, sequence.qualified_name, f"{sequence.schema}.{sequence.name}"}
+        if any_of_them or is_identity or names & spelled:
             yield sequence
 
 
