@@ -39,6 +39,9 @@ class _Storage:
         self.horizon = older_than
         return 0
 
+    def pack_rows(self) -> None:
+        """There are none."""
+
 
 def test_a_held_snapshot_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, storage = _Loop(), _Storage()

@@ -24,7 +24,7 @@ from dsql_server.interfaces.commit_path import (
     run_to_end,
 )
 from dsql_server.interfaces.messages import Mutation
-from dsql_server.storage import aggregation, entries, groups, packed_rows
+from dsql_server.storage import aggregation, entries, groups, packed_rows, packing
 from dsql_server.storage import node as node_module
 from dsql_server.storage.aggregates import PartialAggregates
 from dsql_server.storage.column_cache import UNUSED_REQUESTS_MIN, Block, BlockCache
@@ -155,10 +155,20 @@ def test_columns_say_what_rows_say(
     assert [repr(one) for one in found] == 2 * [repr(expected.results())]
 
 
+def pack_all(node: StorageNode, relation: int, boundaries: list[bytes]) -> None:
+    """Pack what is still single of a relation's rows, as if nobody wrote for a while."""
+    packer = packing.Packer(node._database, node._packs, node_module._RESERVED, node_module.ROW)
+    packer._position = keys.prefix(relation)
+    while packer._position < keys.prefix(relation + 1):
+        packer._step(boundaries)
+
+
 @pytest.mark.parametrize(("piece", "pack"), [(1, 512), (3, 1), (2048, 1), (2048, 512)])
 @given(
     history=histories,
     reads=st.lists(st.tuples(st.integers(0, VERSIONS_MAX), st.integers(0, VERSIONS_MAX), texts, texts), max_size=8),
+    packed_at=st.frozensets(st.integers(0, VERSIONS_MAX)),
+    boundaries=st.lists(texts, max_size=2),
 )
 def test_blocks_are_kept_until_they_change(
     node: StorageNode,
@@ -166,6 +176,8 @@ def test_blocks_are_kept_until_they_change(
     pack: int,
     history: list[tuple[str, Row | None, int]],
     reads: list[tuple[int, int, str, str]],
+    packed_at: frozenset[int],
+    boundaries: list[str],
 ) -> None:
     relation = next(relation_ids)
 
@@ -178,8 +190,12 @@ def test_blocks_are_kept_until_they_change(
         patch.setattr(entries, "PIECE_ENTRIES", max(1, piece // 2))
         patch.setattr(packed_rows, "PACK_ROWS_MIN", pack)
         patch.setattr(node_module, "PACK_ROWS_MIN", pack)
+        patch.setattr(packing, "PACK_ROWS_MIN", 1)
+        patch.setattr(packing, "STEP_ENTRIES", piece)
         for version in range(VERSIONS_MAX + 1):
             apply(node, version, history, key)
+            if version in packed_at:
+                pack_all(node, relation, sorted(map(key, boundaries)))
             for _, behind, first, last in (read for read in reads if read[0] == version):
                 start, end = sorted((key(first), key(last)))
                 request = ScanRequest(start, end, T + max(version - behind, 0))

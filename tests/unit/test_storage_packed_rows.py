@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dsql_server.storage import entries, packed_rows
 from dsql_server.storage.entries import Entries
 from dsql_server.storage.node import StorageNode
 from dsql_server.storage.packed_rows import PACK_ROWS_MIN
+from dsql_server.storage.packing import QUIET_CALLS_MIN
 
 CACHE_BYTES = 1 << 20
 T = 1_790_000_000_000_000_000
@@ -181,3 +183,62 @@ def test_one_by_one_reads_stop_at_their_bytes(node: StorageNode, monkeypatch: py
     single = entries_read(node, monkeypatch)
     assert totals(node, 0) == [300, sum(range(300))]
     assert sum(single) == 300 and max(single) < 20
+
+
+def pack_all(node: StorageNode, boundaries: Sequence[bytes] = ()) -> None:
+    """As many calls as a quiet node gets before everything is packed."""
+    node.aggregator()
+    for _ in range(QUIET_CALLS_MIN + 50):
+        node.pack_rows(boundaries)
+
+
+def test_rows_that_lie_still_are_packed(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = list(range(3000))
+    random.Random(1).shuffle(numbers)
+    for t, number in enumerate(numbers):
+        insert(node, t, [number])
+    node.apply_batch([(T + 5000, [Mutation(row(n, INDEX).key, row(n).key) for n in range(2000)])], {})
+    pack_all(node)
+    assert 3000 - PACK_ROWS_MIN < sum(packed(node)) <= 3000
+    single = entries_read(node, monkeypatch)
+    assert totals(node, 5000) == [3000, sum(range(3000))]
+    assert sum(single) < PACK_ROWS_MIN
+    assert totals(node, 1)[0] == 2
+
+
+def test_packing_waits_for_quiet_and_ends(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    for t in range(600):
+        insert(node, t, [t])
+    node.pack_rows(())
+    assert packed(node) == []  # nothing has aggregated anything
+    node.aggregator()
+    for t in range(600, 600 + 2 * QUIET_CALLS_MIN):
+        insert(node, t, [t])
+        node.pack_rows(())
+    assert packed(node) == []
+    pack_all(node)
+    assert sum(packed(node)) == 600 + 2 * QUIET_CALLS_MIN
+    single = entries_read(node, monkeypatch)
+    pack_all(node)
+    assert single == []
+
+
+def test_what_was_changed_is_packed_again(node: StorageNode) -> None:
+    insert(node, 0, range(1000))
+    insert(node, 1, range(1000, 2000))
+    node.apply_batch([(T + 2, [Mutation(row(7).key, None), row(3000)])], {})
+    assert packed(node) == [1000]
+    pack_all(node)
+    assert packed(node) == [999, 1000]
+    assert totals(node, 2) == [2000, sum(range(2000)) - 7 + 3000]
+    assert totals(node, 1) == [2000, sum(range(2000))]
+
+
+def test_no_pack_goes_across_a_boundary(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    for t in range(1500):
+        insert(node, t, [t])
+    pack_all(node, [row(700).key])
+    assert packed(node) == [700, 800]
+    single = entries_read(node, monkeypatch)
+    assert totals(node, 1500, first=700) == [800, sum(range(700, 1500))]
+    assert sum(single) == 0

@@ -1,4 +1,4 @@
-"""Row versions that no transaction can read any more leave storage, a few at each beat."""
+"""Row versions that no transaction can read any more leave storage, a few at each beat; others are packed."""
 
 from __future__ import annotations
 
@@ -74,3 +74,4 @@ class GarbageCollection:
         horizon = min([self._horizon, *self._held])
         if horizon:
             self.versions_dropped += self._storage.collect_garbage(horizon, VERSIONS_A_BEAT_MAX)
+        self._storage.pack_rows()

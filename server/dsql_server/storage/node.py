@@ -40,6 +40,7 @@ from dsql_server.storage.predicates import compile_predicate
 
 if TYPE_CHECKING:
     from dsql_server.storage.aggregation import Aggregator
+    from dsql_server.storage.packing import Packer
 
 VERSION_BYTES = 8
 TIMESTAMP_MAX = 2**64 - 1
@@ -80,6 +81,7 @@ class StorageNode:
         self._blocks = BlockCache()
         self._packs = PackedRows(self._database, _RESERVED, _ROW_TAG)
         self._aggregator: Aggregator | None = None
+        self._packer: Packer | None = None
         self._closed = False
         self._applied_up_to: Timestamp = 0
         self._positions = self._load_positions()
@@ -351,6 +353,16 @@ class StorageNode:
             self._write(batch)
             self._versions_collected += dropped
         return dropped
+
+    def pack_rows(self, boundaries: Sequence[bytes]) -> None:
+        """Pack a few of the rows that nobody writes to, once aggregates were prepared; see :meth:`Packer.work`."""
+        if self._aggregator is None:
+            return
+        if self._packer is None:
+            from dsql_server.storage.packing import Packer  # with numpy, as the aggregator
+
+            self._packer = Packer(self._database, self._packs, _RESERVED, ROW)
+        self._packer.work(self._applied_up_to, boundaries)
 
     # Keeping -----------------------------------------------------------------------------------------------------
 

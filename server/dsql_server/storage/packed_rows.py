@@ -102,7 +102,7 @@ class PackedRows:
 
     def _pack_relation(self, t: Timestamp, relation: bytes, written: Sequence[Mutation], batch: rocks.Batch) -> None:
         keys, values = zip(*written, strict=True)
-        if None in values or values[0][:FIELD_COUNT_BYTES] == _NO_FIELDS:
+        if None in values or not is_row(values[0]):
             return
         assert not any(map(eq, keys, keys[1:])), "a transaction writes a key once"
         first, end = keys[0], keys[-1] + b"\0"
@@ -112,9 +112,20 @@ class PackedRows:
             low = first
             if not self._is_empty(low, end):
                 return
+        self.add((low, first, end), t, values, batch)
+
+    def add(
+        self, place: tuple[bytes, bytes, bytes], since: Timestamp, values: Sequence[bytes], batch: rocks.Batch
+    ) -> None:
+        """Pack all rows of a range of which none is packed, and where nothing was written after ``since``.
+
+        ``place`` is as in :class:`Pack`: where the range begins, its first row's key, where it ends.
+        """
+        low, first, end = place
+        at = bisect_right(self._ends, first)
         stored = self._row_tag + self._row_tag.join(values)
         self._ends.insert(at, end)
-        self._packs.insert(at, Pack(low, first, end, t, len(values), len(stored)))
+        self._packs.insert(at, Pack(low, first, end, since, len(values), len(stored)))
         self._put(at, self._packs[at], batch)
         batch.put(self._rows_prefix + end, pack(f"<{len(values)}I", *map(len, values)) + stored)
 
@@ -137,6 +148,14 @@ class PackedRows:
         """Where the first pack behind the position begins."""
         at = bisect_right(self._packs, position, key=_low)
         return self._packs[at].low if at < len(self._packs) else None
+
+    def end_of_packs_from(self, position: bytes) -> bytes:
+        """Where the packs end that follow one another from the position on."""
+        for at in range(bisect_right(self._ends, position), len(self._packs)):
+            if self._packs[at].low > position:
+                break
+            position = self._packs[at].end
+        return position
 
     def run(self, position: bytes, limit: bytes, t: Timestamp, rows_max: int) -> list[Pack]:
         """Packs that together have all rows as of ``t`` from the position on up to the end of the last of them.
@@ -173,6 +192,11 @@ def _extent(end: bytes, stored: bytes) -> Pack:
     since, rows, size_bytes, low_bytes, first_bytes = _EXTENT.unpack_from(stored)
     at = _EXTENT.size + low_bytes
     return Pack(stored[_EXTENT.size : at], stored[at : at + first_bytes], end, since, rows, size_bytes)
+
+
+def is_row(value: bytes) -> bool:
+    """Whether the value of a key is a row, not the key of one, as entries of indexes have it."""
+    return value[:FIELD_COUNT_BYTES] != _NO_FIELDS
 
 
 def _low(extent: Pack) -> bytes:
