@@ -145,7 +145,8 @@ def executed(draw: st.DrawFn) -> tuple[list[ParameterField], Bound]:
             value = draw(st.integers(-3, 10_001)).to_bytes(_WIDTHS[oid], "big", signed=True)
         given_values.append(value)
         formats.append(draw(st.sampled_from([0, 1, 1])))
-    return columns, Bound(given_values, tuple(formats))
+    kind = draw(st.sampled_from([list, tuple]))
+    return columns, Bound(kind(given_values), kind(formats))
 
 
 @settings(max_examples=400)

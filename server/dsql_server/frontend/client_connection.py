@@ -92,11 +92,8 @@ class ClientConnection:
     # -- what the transport calls ----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        session = self._session
-        if session is not None:
-            session.feed(data)
-            if session.congested:
-                self._pause_reading(session)
+        if self._session is not None:
+            self._session.feed(data)
             return
         self._buffer += data
         if len(self._buffer) > 2 * STARTUP_PACKET_MAX_BYTES and self._admission is not None:
@@ -127,8 +124,10 @@ class ClientConnection:
         if self._session is not None:
             self._session.hold_answers(False)
 
-    def _pause_reading(self, session: Session) -> None:
-        if session.on_drained is None and not self._transport.is_closing():
+    def _pause_reading(self) -> None:
+        """The client is far ahead of its session."""
+        session = self._session
+        if session is not None and session.on_drained is None and not self._transport.is_closing():
             self._transport.pause_reading()
             session.on_drained = self._resume_reading
 
@@ -248,7 +247,9 @@ class ClientConnection:
         self._transport.write(b"".join(parts))
         engine_settings = {**self._settings, **self._own_settings()}
         self._session = Session(self._services, self._user, engine_settings, self._transport.write, self._session_ended)
+        self._session.on_congested = self._pause_reading
         self._session.start()
+        self._transport.hand_on_to(self._session.feed)
         rest, self._buffer = self._buffer, b""
         if rest:
             self.data_received(rest)

@@ -22,7 +22,8 @@ _LONG_MESSAGES = frozenset({p.QUERY, p.PARSE, p.BIND, p.COPY_DATA, p.FUNCTION_CA
 class ClientStream:
     """``write`` sends bytes to the client, ``end`` is told when the session's coroutine is over.
 
-    ``congested`` says that the client is far ahead; ``on_drained`` is called when the session has caught up.
+    ``on_congested`` is called when the client has sent so much ahead that it should wait, ``on_drained`` when the
+    session has caught up.
     """
 
     def __init__(self, write: Callable[[bytes], None], end: Callable[[BaseException | None], None]) -> None:
@@ -32,6 +33,7 @@ class ClientStream:
         self._partial_bytes = 0
         self._needed_bytes = 0
         self._ahead_bytes = 0
+        self.on_congested: Callable[[], None] | None = None
         self.on_drained: Callable[[], None] | None = None
         self._waiting = False
         self._resting = False  #: between requests: whatever comes now begins one
@@ -62,6 +64,7 @@ class ClientStream:
             self._partial.append(data)
             self._partial_bytes += len(data)
             if self._partial_bytes < self._needed_bytes:
+                self._slow_down()
                 return
             data = b"".join(self._partial)
             self._partial.clear()
@@ -89,15 +92,15 @@ class ClientStream:
         if self._waiting and self._messages:
             self._waiting = False
             self._driver.resume(None)
+        self._slow_down()
+
+    def _slow_down(self) -> None:
+        if self._ahead_bytes > READ_AHEAD_MAX_BYTES and not self._waiting and self.on_congested is not None:
+            self.on_congested()
 
     def _answered_at_once(self, data: bytes) -> bool:
         """Answer a whole request without the session's coroutine; False, and nothing done: that has to."""
         return False
-
-    @property
-    def congested(self) -> bool:
-        """Whether the client has sent so much ahead that it should wait."""
-        return self._ahead_bytes > READ_AHEAD_MAX_BYTES and not self._waiting
 
     def hang_up(self) -> None:
         """The client is gone, or has to go."""

@@ -15,6 +15,7 @@ from pglast import ast
 from pglast.enums import SetOperation, SortByDir, SortByNulls
 
 from dsql_server.catalog.state import Table
+from dsql_server.compiled import native
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import KEY_TYPE_OIDS, value_encoder
 from dsql_server.encoding.orderings import ORDERINGS
@@ -34,6 +35,8 @@ DIRECT_ROWS_MAX = 2000
 #: Rows that a scan keeps as they were sent, and how long, in bytes, those may be.
 SHOWN_ROWS_MAX = 2048
 SHOWN_ROW_BYTES_MAX = 1024
+#: Types of which any so many bytes are a value; -8: timestamps, of which some are none.
+_PLAIN_BYTES = {oids.INT2: 2, oids.INT4: 4, oids.INT8: 8, oids.UUID: 16, oids.TIMESTAMP: -8, oids.TIMESTAMPTZ: -8}
 _SCANS = frozenset({"Index Scan", "Index Only Scan", "Seq Scan"})
 _CONDITIONS = ("Index Cond", "Filter")
 _TEXTS = TEXTS | {oids.BPCHAR}
@@ -97,6 +100,8 @@ class DirectAnswer:
 
     def __init__(self, read: DirectRead, outputs: Sequence[Output]) -> None:
         self._parameter_oids = read.parameter_oids
+        self._plain = [_PLAIN_BYTES.get(type_oid, 0) for type_oid in read.parameter_oids]
+        self._all_binary = (1,) * len(read.parameter_oids)
         self._width = len(read.columns)
         # Neighbouring columns of one scan are written together, once for each of its rows.
         segments: list[list[list[tuple[int, Output]]]] = [[] for _ in read.scans]
@@ -120,11 +125,7 @@ class DirectAnswer:
         if len(bound.values) != len(self._parameter_oids):
             return None
         # Before any row is read: what the engine would refuse, it refuses even if there is none.
-        values = [
-            None if value is None else _exact(oid, value, value_format, bound.zone_is_utc)
-            for value, value_format, oid in zip(bound.values, bound.formats, self._parameter_oids, strict=True)
-        ]
-        bound = Bound(values, (1,) * len(values), bound.zone_is_utc)
+        bound = Bound(self._exact_values(bound), self._all_binary, bound.zone_is_utc)
         scans = self._scans
         if len(scans) == 1:
             operands = scans[0].operands(bound)
@@ -144,6 +145,21 @@ class DirectAnswer:
                 return None
             found.append(rows)
         return self._messages(found) if count else []
+
+    def _exact_values(self, bound: Bound) -> list[bytes | None]:
+        """The parameters in binary format. Raises NotUnderstood where the engine might refuse one."""
+        given, formats, zone_is_utc = bound.values, bound.formats, bound.zone_is_utc
+        type_oids = self._parameter_oids
+
+        def exact(at: int) -> bytes:
+            value = given[at]
+            assert value is not None
+            return _exact(type_oids[at], value, formats[at], zone_is_utc)
+
+        if native is not None:
+            values: list[bytes | None] = native.exact_values(given, formats, self._plain, exact)
+            return values
+        return [None if value is None else exact(at) for at, value in enumerate(given)]
 
     def _messages(self, found: list[list[_Row]]) -> list[bytes]:
         """One for each combination of rows."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import Rdict
 
+from dsql_server.compiled import native
 from dsql_server.encoding import keys as key_encoding
 from dsql_server.encoding.rows import projector
 from dsql_server.interfaces.commit_path import (
@@ -111,6 +112,9 @@ class StorageNode:
         self._gets += len(keys)
         version = _pack(TIMESTAMP_MAX - t)
         iterator = self._iterator()
+        if native is not None:
+            values: list[bytes | None] = native.read_versions(iterator, keys, version)
+            return values
         seek, valid, read_key, read_value = iterator.seek, iterator.valid, iterator.key, iterator.value
         found: list[bytes | None] = []
         add = found.append
@@ -143,6 +147,11 @@ class StorageNode:
         project = None if projection is None else projector(projection)
         remaining = -1 if limit is None else limit
         newest = _pack(TIMESTAMP_MAX - t)
+        if native is not None and test is None and project is None:
+            whole, seen = native.scan_versions(
+                self._items, start, end, newest, -1 if limit is None else limit, VERSIONS_STEPPED_MAX
+            )
+            return ScanResult(whole, seen, 0)
         rows: list[tuple[bytes, bytes]] = []
         add = rows.append
         examined = filtered = 0

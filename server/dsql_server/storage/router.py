@@ -84,21 +84,29 @@ class StorageRouter:
 
     def get(self, key: bytes, t: Timestamp) -> bytes | None:
         """The value of the key as of ``t``, or None. Raises SnapshotTooOld."""
-        return self._node_of(key).get(key, t)
+        if key[:RELATION_PREFIX_BYTES] not in self._relations:
+            self._map.add_relation(key[:RELATION_PREFIX_BYTES])
+        return self.nodes[self._shards[bisect_right(self._starts, key) - 1].node].get(key, t)
 
     def get_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
         """The values of the keys as of ``t``, in their order. Raises SnapshotTooOld."""
         if len(keys) == 1:
             return [self._node_of(keys[0]).get(keys[0], t)]
-        owners = [self._node_of(key) for key in keys]
-        if owners and owners.count(owners[0]) == len(owners):
-            return owners[0].get_many(keys, t)
-        wanted: dict[StorageNode, list[int]] = {}
-        for at, owner in enumerate(owners):
-            wanted.setdefault(owner, []).append(at)
+        relations, shards, starts = self._relations, self._shards, self._starts
+        wanted: dict[int, list[int]] = {}
+        for at, key in enumerate(keys):
+            if key[:RELATION_PREFIX_BYTES] not in relations:
+                self._map.add_relation(key[:RELATION_PREFIX_BYTES])
+            number = shards[bisect_right(starts, key) - 1].node
+            if number in wanted:
+                wanted[number].append(at)
+            else:
+                wanted[number] = [at]
+        if len(wanted) == 1:
+            return self.nodes[wanted.popitem()[0]].get_many(keys, t)
         values: list[bytes | None] = [None] * len(keys)
-        for node, places in wanted.items():
-            for at, value in zip(places, node.get_many([keys[at] for at in places], t), strict=True):
+        for number, places in wanted.items():
+            for at, value in zip(places, self.nodes[number].get_many([keys[at] for at in places], t), strict=True):
                 values[at] = value
         return values
 
@@ -130,8 +138,13 @@ class StorageRouter:
 
     def scan(self, request: ScanRequest) -> ScanResult:
         """Rows with start <= key < end as of t over all shards, in key order or in reverse. Raises SnapshotTooOld."""
-        if request.start >= request.end:
+        start, end = request.start, request.end
+        if start >= end:
             return ScanResult([], 0, 0)
+        if start[:RELATION_PREFIX_BYTES] in self._relations:
+            first = bisect_right(self._starts, start)
+            if first == len(self._starts) or end <= self._starts[first]:
+                return self.nodes[self._shards[first - 1].node].scan(request)
         limit = request.limit
         rows: list[tuple[bytes, bytes]] = []
         examined = filtered = 0

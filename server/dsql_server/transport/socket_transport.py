@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 #: What one read takes at most, in bytes; a TLS record holds at most 16 KiB.
@@ -49,9 +50,10 @@ class SocketTransport:
         self._socket = connected
         self._fd = connected.fileno()
         self._protocol = protocol
-        self._data_received = protocol.data_received
+        self._data_received: Callable[[bytes], None] = protocol.data_received
         self._receive: Any = connected.recv
         self._send: Any = connected.send
+        self._pending: Callable[[], int] = _none_pending  #: bytes that were read from the socket and not handed on
         self._reading = False
         self._writing = False  #: whether the loop tells when the socket takes more
         self._backlog: deque[bytes] = deque()
@@ -72,13 +74,11 @@ class SocketTransport:
             self._reading = True
             self._loop.add_reader(self._fd, self._readable)
 
-    def _readable(self) -> None:
-        self._take()
-        if self._reading:
-            self._read_rest()
+    def hand_on_to(self, data_received: Callable[[bytes], None]) -> None:
+        """Call this with what is read from now on, and not the protocol's method of that name."""
+        self._data_received = data_received
 
-    def _take(self) -> None:
-        """Read once, and hand on what there is."""
+    def _readable(self) -> None:
         try:
             data = self._receive(READ_MAX_BYTES)
         except NOT_READY:
@@ -86,15 +86,20 @@ class SocketTransport:
         except OSError as error:
             self._lose(error)
             return
-        if data:
-            self._data_received(data)
-        else:
+        if not data:
             self._lose(None)
+            return
+        self._data_received(data)
+        while self._reading and self._pending():
+            self._read_pending()
+        if self._reading and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._read_rest()
+
+    def _read_pending(self) -> None:
+        """Read what the loop doesn't know of."""
 
     def _read_rest(self) -> None:
         """Read what a peer sent before it reset the connection: libuv stops to tell of a socket with an error."""
-        if not self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            return
         while self._reading:
             try:
                 data = self._receive(READ_MAX_BYTES)
@@ -199,3 +204,7 @@ class SocketTransport:
         self._backlog.clear()
         self._socket.close()
         self._loop.call_soon(self._protocol.connection_lost, error)
+
+
+def _none_pending() -> int:
+    return 0

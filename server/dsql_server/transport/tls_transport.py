@@ -7,7 +7,13 @@ import contextlib
 import socket
 import ssl
 
-from dsql_server.transport.socket_transport import GOODBYE_TIMEOUT_S, READ_MAX_BYTES, BytesProtocol, SocketTransport
+from dsql_server.transport.socket_transport import (
+    GOODBYE_TIMEOUT_S,
+    NOT_READY,
+    READ_MAX_BYTES,
+    BytesProtocol,
+    SocketTransport,
+)
 
 
 class TlsTransport(SocketTransport):
@@ -19,24 +25,28 @@ class TlsTransport(SocketTransport):
         # What SSLSocket's methods of these names would call; an end without goodbye is an error here.
         self._receive = connected._sslobj.read  # type: ignore[attr-defined]
         self._send = connected._sslobj.write  # type: ignore[attr-defined]
-        self._pending = connected.pending
+        self._pending = connected._sslobj.pending  # type: ignore[attr-defined]
         self._goodbye: asyncio.TimerHandle | None = None
 
     def resume_reading(self) -> None:
         super().resume_reading()
-        if self._reading and self._tls.pending():
-            # The loop knows nothing of what OpenSSL has read already.
+        if self._reading and self._pending():
             self._loop.call_soon(self._read_pending)
 
     def _read_pending(self) -> None:
-        if self._reading and self._tls.pending():
-            self._readable()
-
-    def _read_rest(self) -> None:
-        """What OpenSSL has read already, and then as every transport."""
+        """The loop knows nothing of what OpenSSL has read already."""
         while self._reading and self._pending():
-            self._take()
-        super()._read_rest()
+            try:
+                data = self._receive(READ_MAX_BYTES)
+            except NOT_READY:
+                return
+            except OSError as error:
+                self._lose(error)
+                return
+            if data:
+                self._data_received(data)
+            else:
+                self._lose(None)
 
     def _say_goodbye(self) -> None:
         """Close TLS and our side of the connection, then wait for the client to leave.
