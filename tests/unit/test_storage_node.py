@@ -279,3 +279,23 @@ def test_a_directory_in_use_is_refused_with_a_remedy(directory: Path) -> None:
     node.close()
     StorageNode.destroy(directory)
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("applied", ["the same", "other mutations", "another time", "two at once"])
+def test_what_was_prepared_is_applied_only_if_it_is_just_that(node: StorageNode, applied: str) -> None:
+    a, b, gone = [b"\0\0\0\7" + applied.encode() + end for end in (b"a", b"b", b"gone")]
+    node.apply_batch([(5, [Mutation(gone, b"x")])], {})
+    prepared = [Mutation(a, b"1"), Mutation(gone, None)]
+    node.prepare(10, prepared)
+    batches = {
+        "the same": [(10, tuple(prepared))],
+        "other mutations": [(10, (Mutation(a, b"2"),))],
+        "another time": [(11, tuple(prepared))],
+        "two at once": [(10, tuple(prepared)), (12, (Mutation(b, b"3"),))],
+    }
+    node.apply_batch(batches[applied], {"journal-0": 4})
+    assert node.get(a, 20) == (b"2" if applied == "other mutations" else b"1")
+    assert node.get(a, 10) == (None if applied == "another time" else node.get(a, 20))
+    assert node.get(gone, 20) == (b"x" if applied == "other mutations" else None)
+    assert node.get(b, 20) == (b"3" if applied == "two at once" else None)
+    assert node.applied_positions()["journal-0"] == 4 and node.applied_up_to >= 10

@@ -115,6 +115,7 @@ class Adjudicator:
         self._send = environment.send
         self._now = environment.clock.now
         self._floor = recovered.floor
+        self.last_commit: Timestamp = 0  #: T_commit of the last transaction decided here
         self._recent = RecentClaims(recovered.floor)
         self._holds = Holds()
         self._catalog_hold: bytes | None = None  # the undecided transaction that changes the catalog
@@ -221,7 +222,7 @@ class Adjudicator:
         """The decision: remember it and hand the whole transaction to the journal."""
         transaction_id, t_start, _, claims, mutations, catalog_change = request
         assert t_commit > self._floor and t_commit > t_start, "T_commit lies above every promise and above T_start"
-        self._floor = t_commit
+        self._floor = self.last_commit = t_commit
         self._recent.record(own, t_commit)
         self._outcomes.remember(transaction_id, t_commit)
         self.committed += 1

@@ -224,9 +224,25 @@ class EmbeddedCommitPath:
         assert transaction_id not in self._waiting, "transaction ids are unique"
         received_ns = perf_counter_ns()
         self._waiting[transaction_id] = on_outcome
-        self._send(self.address, self._owner_addresses[self._final(request)], request)
+        number = self._final(request)
+        self._send(self.address, self._owner_addresses[number], request)
         if transaction_id in self._waiting:
             self._traces.decided(transaction_id, received_ns)
+            if len(self._waiting) == 1:
+                self._prepare_delivery(number, request)
+
+    def _prepare_delivery(self, number: int, request: CommitRequest) -> None:
+        """What the way to storage will need, while the record is on its way to the disks and nothing else is to do.
+
+        ``number`` is the adjudicator that has decided.
+        """
+        if request[5] is None:
+            self._router.prepare(self._adjudicators[number].last_commit, request[4])
+        now = self._clock.now()[1]
+        for adjudicator in self._adjudicators:
+            if not adjudicator.busy:
+                # The crossbar would ask for this promise before it delivers the transaction.
+                self._send(adjudicator.address, self._crossbar.address, adjudicator.promise(now))
 
     def _final(self, request: CommitRequest) -> int:
         """Which of the adjudicators that own the claims is to decide."""

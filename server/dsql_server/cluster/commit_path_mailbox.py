@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dsql_server.interfaces.environment import Actor, Clock, Message, Timer
+from dsql_server.interfaces.messages import Committed
 
 
 class Mailbox:
-    """Delivers messages at once, in the order they were sent, one at a time: no actor is entered while another runs.
+    """Delivers messages at once, one at a time: no actor is entered while another runs. They come in the order that
+    they were sent in, but answers to commits come first.
 
     An exception that an actor raises is a defect, and its state can't be trusted any more: ``on_defect`` is told once,
     and no message is delivered from then on.
@@ -36,7 +38,11 @@ class Mailbox:
         self._receivers[actor.address] = actor.handlers
 
     def send(self, sender: str, receiver: str, message: Message) -> None:
-        self._queue.append((self._receivers[receiver][type(message)], sender, message))
+        if type(message) is Committed:
+            # Somebody waits for it; what is sent to storage at the same time can wait.
+            self._queue.appendleft((self._receivers[receiver][type(message)], sender, message))
+        else:
+            self._queue.append((self._receivers[receiver][type(message)], sender, message))
         if not self._delivering:
             self._deliver()
 

@@ -37,7 +37,7 @@ cdef inline void put64(uint8_t* at, int64_t value) noexcept nogil:
     put32(at + 4, <int32_t>value)
 
 
-VERSION = 2  #: as dsql_server.compiled.VERSION
+VERSION = 3  #: as dsql_server.compiled.VERSION
 
 
 # -- bytes that grow -------------------------------------------------------------------------------------------
@@ -702,6 +702,28 @@ def read_versions(iterator, keys, bytes version not None):
         else:
             found.append(None)
     return found
+
+
+def put_versions(put, mutations, bytes version not None):
+    """See dsql_server.storage.node.StorageNode.apply_batch; how many of the mutations delete."""
+    cdef bytes key, value, stored
+    cdef Py_ssize_t size
+    cdef char* to
+    cdef int deleted = 0
+    for mutation in mutations:
+        key = mutation[0]
+        if mutation[1] is None:
+            deleted += 1
+            put(key + version, b"\0")
+            continue
+        value = mutation[1]
+        size = PyBytes_GET_SIZE(value)
+        stored = PyBytes_FromStringAndSize(NULL, size + 1)
+        to = PyBytes_AS_STRING(stored)
+        to[0] = 1
+        memcpy(to + 1, PyBytes_AS_STRING(value), size)
+        put(key + version, stored)
+    return deleted
 
 
 cdef inline int compare(const char* one, Py_ssize_t one_size, const char* other, Py_ssize_t other_size) noexcept:

@@ -131,6 +131,10 @@ class StorageRouter(Protocol):
 
     def appliers(self) -> Sequence[StorageApplier]: ...
 
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation]) -> None:
+        """A transaction is about to commit at ``t``: do what can be done of :meth:`split` and ``apply_batch``."""
+        ...
+
     def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
         """Cut a transaction: (index of the applier, its mutations), each applier at most once."""
         ...

@@ -111,6 +111,9 @@ class MemoryRouter:
     def appliers(self) -> list[MemoryNode]:
         return self.nodes
 
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation]) -> None:
+        """Nothing is worth preparing in memory."""
+
     def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
         parts: dict[int, list[Mutation]] = {}
         for mutation in mutations:

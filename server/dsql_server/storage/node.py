@@ -14,7 +14,7 @@ Not thread-safe: one thread calls.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -63,6 +63,21 @@ _POSITION = Struct(">qQ")  #: journal position, greatest timestamp applied
 _pack = _INTEGER.pack
 
 
+def _put_versions(put: Callable[[bytes, bytes], None], mutations: Sequence[Mutation], version: bytes) -> int:
+    """Put all of them under the same version; how many are deletions."""
+    deletions = 0
+    for key, value in mutations:
+        if value is None:
+            deletions += 1
+            put(key + version, _TOMBSTONE_VALUE)
+        else:
+            put(key + version, _ROW_TAG + value)
+    return deletions
+
+
+put_versions = _put_versions if native is None else native.put_versions
+
+
 class SnapshotTooOld(Exception):
     """A read at a timestamp whose versions may have been collected as garbage."""
 
@@ -89,6 +104,8 @@ class StorageNode:
         horizon = self._database.get(_HORIZON_KEY)
         self._horizon: Timestamp = 0 if horizon is None else _INTEGER.unpack(horizon)[0]
         self._sweep = garbage.Sweep()
+        #: T_commit and mutations, what they come to, and how many delete
+        self._prepared: tuple[tuple[Timestamp, tuple[Mutation, ...]], rocks.Batch, int] | None = None
         self._gets = self._scans = self._examined = 0
         self._rows_applied = self._tombstones_applied = self._batches_applied = self._versions_collected = 0
 
@@ -298,28 +315,27 @@ class StorageNode:
             for transaction in batch[:-1]:
                 self.apply_batch([transaction], {})
             batch = batch[-1:]
-        write = rocks.new_batch()
+        applied_up_to = self._applied_up_to
+        mutations_applied = tombstones = 0
+        remaining: Sequence[tuple[Timestamp, Sequence[Mutation]]] = batch
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and len(batch) == 1 and batch[0] == prepared[0] and not len(self._packs):
+            _, write, tombstones = prepared
+            remaining, mutations_applied, applied_up_to = (), len(batch[0][1]), max(applied_up_to, batch[0][0])
+        else:
+            write = rocks.new_batch()
         if has_large:
             self._packs.pack(*batch[0], write)
         elif len(self._packs):
             for _, mutations in batch:
                 self._packs.note_writes(mutations, write)
-        put = write.put
-        applied_up_to = self._applied_up_to
-        mutations_applied = tombstones = 0
-        for t, mutations in batch:
-            version = _pack(TIMESTAMP_MAX - t)
+        for t, mutations in remaining:
             mutations_applied += len(mutations)
-            for key, value in mutations:
-                if value is None:
-                    tombstones += 1
-                    put(key + version, _TOMBSTONE_VALUE)
-                else:
-                    put(key + version, _ROW_TAG + value)
+            tombstones += put_versions(write.put, mutations, _pack(TIMESTAMP_MAX - t))
             if t > applied_up_to:
                 applied_up_to = t
         for journal, position in positions.items():
-            put(_POSITION_PREFIX + journal.encode(), _POSITION.pack(position, applied_up_to))
+            write.put(_POSITION_PREFIX + journal.encode(), _POSITION.pack(position, applied_up_to))
         self._write(write)
         if len(self._blocks):
             for t, mutations in batch:
@@ -329,6 +345,16 @@ class StorageNode:
         self._batches_applied += 1
         self._rows_applied += mutations_applied - tombstones
         self._tombstones_applied += tombstones
+
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation]) -> None:
+        """Write down what :meth:`apply_batch` will write for a transaction that is about to commit at ``t``, by itself.
+
+        Nothing is stored: what doesn't commit after all is forgotten with the next batch.
+        """
+        if len(self._packs) or len(mutations) >= PACK_ROWS_MIN:
+            return
+        write = rocks.new_batch()
+        self._prepared = (t, tuple(mutations)), write, put_versions(write.put, mutations, _pack(TIMESTAMP_MAX - t))
 
     def applied_positions(self) -> dict[str, int]:
         """For each journal the last position applied; right after opening: where a replay must go on."""

@@ -57,6 +57,7 @@ class StorageRouter:
         except BaseException:
             self.close()
             raise
+        self._cut_ahead: tuple[Sequence[Mutation], list[tuple[int, list[Mutation]]]] | None = None
         # The map changes these in place; the hot paths hold on to them.
         self._starts, self._shards, self._relations = self._map.starts, self._map.shards, self._map.relations
 
@@ -201,6 +202,21 @@ class StorageRouter:
 
     def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
         """Cut one transaction's mutations by owner: (node index, its mutations), in order. Call it in commit order."""
+        ahead = self._cut_ahead
+        if ahead is not None and ahead[0] is mutations:
+            self._cut_ahead = None
+            return ahead[1]
+        return self._cut(mutations)
+
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation]) -> None:
+        """Do now what :meth:`split` and the nodes will do for a transaction that commits at ``t``: there is time while
+        its record is on its way to the disk. Only the last one is kept, and nobody sees anything of it."""
+        parts = self._cut(mutations)
+        self._cut_ahead = mutations, parts
+        for index, part in parts:
+            self.nodes[index].prepare(t, part)
+
+    def _cut(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
         starts, shards, relations = self._starts, self._shards, self._relations
         by_node: dict[int, list[Mutation]] = {}
         full: list[Shard] = []
