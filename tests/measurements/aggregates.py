@@ -30,6 +30,9 @@ QUERIES = (
     "SELECT count(*), sum(number), avg(amount), min(number), max(number) FROM measured",
     "SELECT count(*) FROM measured WHERE number < 10",
     "SELECT sum(number) FROM measured WHERE note = 'note 77'",
+    "SELECT number, count(*), sum(amount) FROM measured GROUP BY number ORDER BY number",
+    "SELECT DISTINCT number FROM measured ORDER BY number",
+    "SELECT count(DISTINCT number) FROM measured",
 )
 _DEFAULTS = {"max_worker_processes": "8", "max_parallel_workers_per_gather": "2", "plan_cache_mode": "auto"}
 

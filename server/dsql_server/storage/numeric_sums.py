@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from decimal import Context, Decimal
 
 import numpy as np
@@ -47,13 +47,12 @@ class _Parts:
         return has, self._weights[has] - number - _LOWEST, digits.astype(np.float64)
 
 
-def _decimal(digits: Sequence[int], scale: int) -> Decimal:
-    """The sum of ``digits``, lowest place first, with a display scale."""
-    total = 0
-    for digit in reversed(digits):
-        total = total * _BASE + digit
-    # total * 10,000^lowest; the display scale says how many of the digits count.
-    value = Decimal(total).scaleb(4 * _LOWEST, _EXACT)
+def _decimal(digits: Mapping[int, int], scale: int) -> Decimal:
+    """The sum of ``digits``, given by their places, with a display scale."""
+    lowest = min(digits, default=0)
+    total = sum([digit * _BASE ** (place - lowest) for place, digit in digits.items()])
+    # The display scale says how many of the digits count.
+    value = Decimal(total).scaleb(4 * (lowest + _LOWEST), _EXACT)
     return value.quantize(Decimal(1).scaleb(-scale), context=_EXACT)
 
 
@@ -84,7 +83,9 @@ class NumericSum:
 
     def result(self) -> Decimal | None:
         """The sum with the greatest display scale of all values, or None without any."""
-        return None if self._is_empty else _decimal(self._digits, self._scale)
+        if self._is_empty:
+            return None
+        return _decimal({place: digit for place, digit in enumerate(self._digits) if digit}, self._scale)
 
 
 class GroupedNumericSums:
@@ -115,10 +116,7 @@ class GroupedNumericSums:
         """The sum of one group, or None without any value."""
         if group >= len(self._scales) or self._scales[group] < 0:
             return None
-        digits = [0] * _PLACES
-        for place, totals in self._digits.items():
-            if group < len(totals):
-                digits[place] = int(totals[group])
+        digits = {place: int(totals[group]) for place, totals in self._digits.items() if group < len(totals)}
         return _decimal(digits, int(self._scales[group]))
 
 
