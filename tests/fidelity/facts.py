@@ -61,6 +61,10 @@ class Fact:
     given: tuple[str, ...] = ()
 
 
+#: A scene for what needs no more than a row.
+ONE_ROW = ("CREATE TABLE t (id int PRIMARY KEY, a int)", "INSERT INTO t VALUES (1, 10)")
+
+
 def rows(*found: tuple[str | None, ...] | str | None) -> Done:
     """A result with these rows; one column's values may stand for themselves."""
     return Done(rows=[row if isinstance(row, tuple) else (row,) for row in found])
@@ -141,9 +145,9 @@ class Witness:
             found = self._sessions[name] = self._cluster.connect(autocommit=True)
         return found
 
-    def confirm(self, fact: Fact) -> None:
-        """Run the fact's statements and compare."""
-        self._set_the_scene(fact.given)
+    def confirm(self, fact: Fact, given: tuple[str, ...] = ()) -> None:
+        """Run the fact's statements, after those that are given here and with the fact, and compare."""
+        self._set_the_scene((*given, *fact.given))
         try:
             for step in fact.steps:
                 if step.sql == _SETTLED:

@@ -87,7 +87,7 @@ CHANGES = (
 
 @parametrized(IDLE)
 def test_idle_sessions(fact: Fact, strict: Witness) -> None:
-    strict.confirm(Fact(fact.name, fact.words, fact.steps, TABLE))
+    strict.confirm(fact, given=TABLE)
 
 
 @pytest.mark.parametrize("change", CHANGES)

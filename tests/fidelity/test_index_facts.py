@@ -171,4 +171,4 @@ UNIQUE = [
 
 @parametrized([*FORMS, *UNIQUE])
 def test_indexes(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, TABLE))
+    witness.confirm(fact, given=TABLE)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from facts import Done, Fact, Witness, fact, parametrized, refused, request, rows, says
-
-TABLE = ("CREATE TABLE t (id int PRIMARY KEY, a int)", "INSERT INTO t VALUES (1, 10)")
+from facts import ONE_ROW, Done, Fact, Witness, fact, parametrized, refused, request, rows, says
 
 DATABASE = [
     fact(
@@ -73,7 +71,7 @@ ASYNC = [
 
 @parametrized(DATABASE)
 def test_database_in_names(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, TABLE))
+    witness.confirm(fact, given=ONE_ROW)
 
 
 @parametrized(ASYNC)

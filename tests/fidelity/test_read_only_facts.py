@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from facts import Fact, Witness, fact, parametrized, refused, request, rows, says
+from facts import ONE_ROW, Fact, Witness, fact, parametrized, refused, request, rows, says
 
-TABLE = ("CREATE TABLE t (id int PRIMARY KEY, a int)", "INSERT INTO t VALUES (1, 10)")
 NO_INSERT = refused("cannot execute INSERT in a read-only transaction", "25006")
 
 FACTS = [
@@ -124,4 +123,4 @@ FACTS = [
 
 @parametrized(FACTS)
 def test_reading_only(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, TABLE))
+    witness.confirm(fact, given=ONE_ROW)

@@ -208,4 +208,4 @@ DEFERRAL = [
 
 @parametrized([*UPDATED, *DELETED, *STANDING, *COMPOSITE, *DEFERRAL])
 def test_references(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, PARENT))
+    witness.confirm(fact, given=PARENT)

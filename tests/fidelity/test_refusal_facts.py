@@ -387,12 +387,12 @@ FACTS: list[Fact] = [
 
 @parametrized(FACTS)
 def test_refusal(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, SCENE))
+    witness.confirm(fact, given=SCENE)
 
 
 @parametrized(OTHERS)
 def test_refusal_in_its_place(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, SCENE))
+    witness.confirm(fact, given=SCENE)
 
 
 def test_a_refusal_leaves_the_block_aborted(witness: Witness) -> None:

@@ -398,7 +398,7 @@ ALTERATIONS = [
 
 @parametrized(QUERIES)
 def test_queries_and_writes(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, ITEMS))
+    witness.confirm(fact, given=ITEMS)
 
 
 @parametrized(DEFINITIONS)
@@ -408,4 +408,4 @@ def test_definitions(fact: Fact, witness: Witness) -> None:
 
 @parametrized(ALTERATIONS)
 def test_alterations(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, ITEMS))
+    witness.confirm(fact, given=ITEMS)

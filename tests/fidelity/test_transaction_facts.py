@@ -395,17 +395,17 @@ CONFLICTS = [
 
 @parametrized(CONTROL)
 def test_control(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, TABLES))
+    witness.confirm(fact, given=TABLES)
 
 
 @parametrized(MATRIX)
 def test_the_conflict_matrix(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, TABLES))
+    witness.confirm(fact, given=TABLES)
 
 
 @parametrized(CONFLICTS)
 def test_conflicts(fact: Fact, witness: Witness) -> None:
-    witness.confirm(Fact(fact.name, fact.words, fact.steps, TABLES))
+    witness.confirm(fact, given=TABLES)
 
 
 @pytest.mark.parametrize("statement", ["SELECT pg_sleep(0.5)"])

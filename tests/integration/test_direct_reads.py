@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from outcomes import outcome
 from psycopg import sql
 from psycopg.rows import tuple_row
 
@@ -54,12 +55,8 @@ def connection(dsql_cluster: LocalCluster, dsql_url: str) -> Iterator[Connection
 
 
 def ask(connection: Connection, text: str, values: tuple[Any, ...], prepare: bool, binary: bool) -> Any:
-    """The rows, sorted, or the error's SQLSTATE and text."""
-    try:
-        cursor = connection.cursor(binary=binary, row_factory=tuple_row)
-        return sorted(map(repr, cursor.execute(sql.SQL(text), values, prepare=prepare)))
-    except psycopg.Error as error:
-        return error.sqlstate, str(error)
+    cursor = connection.cursor(binary=binary, row_factory=tuple_row)
+    return outcome(lambda: cursor.execute(sql.SQL(text), values, prepare=prepare))
 
 
 def wait_for_jobs(connection: Connection) -> None:
