@@ -56,7 +56,7 @@ class Engine:
         elif "json_build_object" in sql:
             named = {"views": list(self.views), "functions": list(self.functions)}
             listed = {kind: [[n, i, "1"] for i, n in enumerate(names)] for kind, names in named.items()}
-            text = json.dumps({**listed, "called": self.table_functions})
+            text = json.dumps({**listed, "called": self.table_functions, "domain_defaults": []})
         elif "pg_get_viewdef" in sql:
             text = list(self.views.values())[int(sql.split("(")[1].split(":")[0])]
         elif "sqlbody" in sql:

@@ -14,6 +14,7 @@ from dsql_server.processor.plan import LoadPlan, copy_plan, write_anything
 from dsql_server.processor.planner import PlanSettings
 from dsql_server.processor.pushed_aggregates import bind_message
 from dsql_server.processor.row_limits import may_exceed
+from dsql_server.processor.sequence_uses import uses_of_any
 from dsql_server.statements import (
     READS_ONLY_NOTE,
     LockStrength,
@@ -101,6 +102,8 @@ class Planning(Transactions):
             writes = statement.is_dml and not statement.copies_in  # COPY (DELETE … RETURNING …) TO STDOUT
             if writes or await planner.may_write(statement, self.plan_settings):
                 write_anything(plan, state)
+            if state.sequences and await planner.may_take_values(statement, written, self.plan_settings):
+                plan.sequences = uses_of_any(state)
             return plan
         return LoadPlan(state.version)
 

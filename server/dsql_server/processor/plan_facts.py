@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pglast import ast, parser
 
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineConnection
 from dsql_server.processor.parse_tree import is_a, walk
+from dsql_server.processor.sequence_uses import HiddenUsers
 
 _USER_SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys')"
 
@@ -27,7 +28,10 @@ SELECT json_build_object(
     JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
     WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND {_USER_SCHEMA} AND d.classid IN (
       'pg_catalog.pg_attrdef'::pg_catalog.regclass, 'pg_catalog.pg_constraint'::pg_catalog.regclass,
-      'pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass)))::text
+      'pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass)),
+  'domain_defaults', (SELECT coalesce(json_agg(t.typdefault), '[]')
+    FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+    WHERE t.typtype = 'd' AND t.typdefault IS NOT NULL AND {_USER_SCHEMA}))::text
 """
 _VIEW_SQL = "SELECT pg_catalog.pg_get_viewdef({}::oid)"
 _FUNCTION_SQL = (
@@ -67,8 +71,9 @@ class PlanFacts:
     hidden_readers: frozenset[str] = frozenset()
     #: functions that write or lock rows, and views that call such; a plan doesn't show which rows
     hidden_writers: frozenset[str] = frozenset()
-    #: functions that may take values from sequences or set them, and views that call such
-    sequence_users: frozenset[str] = frozenset()
+    sequence_users: HiddenUsers = field(default_factory=HiddenUsers)
+    #: views that may take values from sequences, as their plans show
+    sequence_views: frozenset[str] = frozenset()
     locks: bool = False  #: some function locks rows
     has_limit: bool = False  #: some view or function has a LIMIT
 
@@ -97,7 +102,7 @@ class FactReader:
                 definitions[key] = known
                 found.setdefault(name, []).append(known)
         self._definitions = definitions
-        return _facts(views, functions, frozenset(listed["called"]))
+        return _facts(views, functions, frozenset(listed["called"]), listed["domain_defaults"])
 
 
 async def _text(connection: EngineConnection, sql: str) -> str:
@@ -136,12 +141,17 @@ def _read_definition(text: str) -> _Definition:
 
 
 def _facts(
-    views: dict[str, list[_Definition]], functions: dict[str, list[_Definition]], table_functions: frozenset[str]
+    views: dict[str, list[_Definition]],
+    functions: dict[str, list[_Definition]],
+    table_functions: frozenset[str],
+    domain_defaults: list[str],
 ) -> PlanFacts:
     definitions = [*views.items(), *functions.items()]
     readers = _with_users(definitions, {name for name, found in functions.items() if any(d.relations for d in found)})
     writers = {name for name, found in functions.items() if any(d.writes for d in found)}
     sequence_users = {name for name, found in functions.items() if any(d.uses_sequences for d in found)}
+    takers = _with_users(definitions, sequence_users)
+    sequence_views = {name for name, found in views.items() if any(d.uses_sequences for d in found)}
     return PlanFacts(
         functions=frozenset(functions),
         table_functions=table_functions,
@@ -149,7 +159,11 @@ def _facts(
         renamed=frozenset(alias for found in views.values() for d in found for alias in d.renamed),
         hidden_readers=frozenset(readers),
         hidden_writers=frozenset(_with_users(definitions, writers)),
-        sequence_users=frozenset(_with_users(definitions, sequence_users)),
+        sequence_users=HiddenUsers(
+            frozenset(takers),
+            any(name in default for name in takers | _SEQUENCE_FUNCTIONS for default in domain_defaults),
+        ),
+        sequence_views=frozenset(_with_users(definitions, sequence_views)),
         locks=any(d.locks for found in functions.values() for d in found),
         has_limit=any(d.has_limit for _, found in definitions for d in found),
     )

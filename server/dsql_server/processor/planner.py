@@ -22,7 +22,13 @@ from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import DEFAULT_SEARCH_PATH, ProcessorPool, QueryProcessor
 from dsql_server.processor.pushed_aggregates import Pushed, find_pushed_aggregates
 from dsql_server.processor.roles import PLANNER_ROLE
-from dsql_server.processor.sequence_uses import SEQUENCE_FUNCTIONS, SEQUENCES_VIEW, sequence_uses, uses_of_any
+from dsql_server.processor.sequence_uses import (
+    SEQUENCE_FUNCTIONS,
+    SEQUENCES_VIEW,
+    sequence_uses,
+    takes_hidden_values,
+    uses_of_any,
+)
 from dsql_server.processor.targets import read_targets
 from dsql_server.statements import LiteralKind, Statement, lift_literals
 
@@ -186,14 +192,22 @@ class Planner:
         values = [None if literal.text is None else literal.text.encode() for literal in lifted.literals]
         return template.with_literals(values)
 
+    async def may_take_values(self, statement: Statement, written: list[Table], settings: PlanSettings) -> bool:
+        """Whether a COPY may take values from sequences that its tables don't own: in its query, or by a default."""
+        async with self._lock:
+            await self._current_connection(settings)
+        users = self._facts.sequence_users
+        if not _named(statement).isdisjoint(SEQUENCE_FUNCTIONS | users.names | self._facts.sequence_views):
+            return True
+        return any(takes_hidden_values(column, users) for table in written for column in table.columns)
+
     async def may_write(self, statement: Statement, settings: PlanSettings) -> bool:
         """Whether a view or function that the statement names may write or lock rows."""
         if not (statement.functions or statement.relations):
             return False
         async with self._lock:
             await self._current_connection(settings)
-        names = {name.rpartition(".")[2] for name in statement.functions} | {name for _, name in statement.relations}
-        return not names.isdisjoint(self._facts.hidden_writers)
+        return not _named(statement).isdisjoint(self._facts.hidden_writers)
 
     async def _current_connection(self, settings: PlanSettings) -> EngineConnection:
         """The planner's own, its catalog and settings as they are now."""
@@ -331,6 +345,11 @@ async def _has_checks(connection: EngineConnection, table: Table) -> bool:
         f"SELECT FROM pg_catalog.pg_constraint WHERE conrelid = {name}::pg_catalog.regclass AND contype = 'c' LIMIT 1"
     )
     return bool(answer.rows[0])
+
+
+def _named(statement: Statement) -> set[str]:
+    """The names of functions and relations in a statement."""
+    return {name.rpartition(".")[2] for name in statement.functions} | {name for _, name in statement.relations}
 
 
 def _parameter_oids(description: bytes) -> tuple[int, ...]:

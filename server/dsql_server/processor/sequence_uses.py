@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,14 @@ _RESOLVE_SQL = (
     "JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(r.name) "
     "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 )
+
+
+@dataclass(frozen=True)
+class HiddenUsers:
+    """Who may take values from sequences, or set them, where neither a statement nor its plan says so."""
+
+    names: frozenset[str] = frozenset()  #: of functions, and of views that call such
+    domains: bool = False  #: some domain's default does
 
 
 @dataclass
@@ -73,15 +81,15 @@ async def sequence_uses(
     sql: str,
     explained: str,
     plan: dict[str, Any],
-    users: Collection[str],
+    users: HiddenUsers,
 ) -> SequenceUses | None:
-    """What a statement does with sequences; None if nothing. ``users``: views and functions that may use some.
+    """What a statement does with sequences; None if nothing.
 
     ``explained`` is the text of ``plan``. Names are resolved by ``connection``, on which the statement was planned.
     Raises SqlError if the statement may use any of too many sequences.
     """
     shown = _shown_sequences(state, sql, plan)
-    hidden = any(name in explained or name in sql for name in users)
+    hidden = any(name in explained or name in sql for name in users.names)
     defaulted = defaulted_uses(state, sql, users) if _DEFAULTS.search(sql) else []
     if not hidden and not defaulted and not _MENTIONS.search(explained) and not _MENTIONS.search(sql):
         return SequenceUses(shown=shown) if shown else None
@@ -155,7 +163,7 @@ def named_uses(sql: str, plan: dict[str, Any]) -> NamedUses:
     return NamedUses(counts, exact, computed, bool(_SETS.search(texts)) or "setval" in sql.lower())
 
 
-def defaulted_uses(state: CatalogState, sql: str, users: Collection[str]) -> list[SequenceUse]:
+def defaulted_uses(state: CatalogState, sql: str, users: HiddenUsers) -> list[SequenceUse]:
     """What DEFAULT takes where plans don't show it: in values lists of several rows, and in ON CONFLICT DO UPDATE."""
     found: dict[int, SequenceUse] = {}
     for kind, insert in walk(_statement(sql, whole=True)):
@@ -193,16 +201,21 @@ def _columns(insert: Node, table: Table, places: list[int | str]) -> list[Column
     return [table.by_name[name] for name in meant if name in table.by_name]
 
 
-def _sequences_of(
-    state: CatalogState, table: Table, column: Column, users: Collection[str]
-) -> Iterator[catalog.Sequence]:
+def takes_hidden_values(column: Column, users: HiddenUsers) -> bool:
+    """Whether a column's default may take values from any sequence: by a function, or as its domain's default."""
+    if column.default is None:
+        return users.domains and column.modifier == _UNKNOWN_MODIFIER and not column.dropped
+    return any(name in column.default for name in users.names)
+
+
+def _sequences_of(state: CatalogState, table: Table, column: Column, users: HiddenUsers) -> Iterator[catalog.Sequence]:
     """The sequences of a column's default; of a column without one, those of the table's identity columns.
 
     Which ones functions and the defaults of domains take isn't known here: it may be any.
     """
     default = column.default
     names = set(_names(default or ""))
-    any_of_them = column.modifier == _UNKNOWN_MODIFIER if default is None else any(name in default for name in users)
+    any_of_them = takes_hidden_values(column, users)
     for sequence in state.sequences.values():
         is_identity = default is None and sequence.table_id == table.relation_id
         spelled = {sequence.name, sequence.qualified_name, f"{sequence.schema}.{sequence.name}"}
