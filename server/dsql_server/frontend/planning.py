@@ -99,6 +99,8 @@ class Planning(Transactions):
             written = [t for t in tables if t.name in targets]
             readable = list(state.tables.values()) if not tables and not written else tables
             plan = copy_plan(state, readable, written)
+            if await planner.reads_unnamed(statement, written, self.plan_settings):
+                plan.whole = list(state.tables.values())
             writes = statement.is_dml and not statement.copies_in  # COPY (DELETE … RETURNING …) TO STDOUT
             if writes or await planner.may_write(statement, self.plan_settings):
                 write_anything(plan, state)

@@ -192,6 +192,15 @@ class Planner:
         values = [None if literal.text is None else literal.text.encode() for literal in lifted.literals]
         return template.with_literals(values)
 
+    async def reads_unnamed(self, statement: Statement, written: list[Table], settings: PlanSettings) -> bool:
+        """Whether a COPY may read tables that it doesn't name: by a view, or by a function that it or a table calls."""
+        async with self._lock:
+            await self._current_connection(settings)
+        facts = self._facts
+        if written and not facts.table_functions.isdisjoint(facts.hidden_readers):
+            return True
+        return not _named(statement).isdisjoint(facts.views | facts.functions)
+
     async def may_take_values(self, statement: Statement, written: list[Table], settings: PlanSettings) -> bool:
         """Whether a COPY may take values from sequences that its tables don't own: in its query, or by a default."""
         async with self._lock:

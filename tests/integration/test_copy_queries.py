@@ -1,0 +1,57 @@
+"""COPY reads what its query means, whatever it names: tables behind views, and those that functions read."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from two_sessions import Session
+
+DEFINITIONS = (
+    "CREATE TABLE t (id int PRIMARY KEY, v int)",
+    "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)",
+    "CREATE TABLE u (id int PRIMARY KEY)",
+    "INSERT INTO u VALUES (1), (7)",
+    "CREATE VIEW seen AS SELECT * FROM t",
+    "CREATE VIEW seen_again AS SELECT * FROM seen WHERE id > 1",
+    "CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM t'",
+    "CREATE FUNCTION is_there(x int) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM t WHERE id = x)'",
+)
+
+
+@pytest.fixture
+def defined(one: Session, other: Session) -> Session:
+    """A session that has nothing of it in memory."""
+    for sql in DEFINITIONS:
+        one.run(sql)
+    return other
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM t ORDER BY id",
+        "SELECT * FROM seen_again ORDER BY id",
+        "SELECT counted()",
+        "SELECT counted(), id FROM u ORDER BY id",
+        "SELECT public.counted() FROM u",
+        "SELECT seen.id, u.id FROM seen JOIN u ON u.id = seen.id",
+        "SELECT count(*) FROM u, seen_again",
+        "SELECT id FROM u WHERE id IN (SELECT id FROM seen)",
+        "WITH x AS (SELECT * FROM t) SELECT count(*) FROM x, u",
+        "SELECT id FROM u WHERE is_there(id)",
+    ],
+)
+def test_a_copied_query_answers_as_the_query(defined: Session, query: str) -> None:
+    with defined.connection.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as copy:
+        copied = b"".join(bytes(part) for part in copy).decode().splitlines()
+    assert copied == ["\t".join(map(str, row)) for row in defined.rows(query)] != []
+
+
+def test_rules_of_copied_rows_read_tables(defined: Session) -> None:
+    defined.run("CREATE TABLE checked (id int PRIMARY KEY, n int CHECK (is_there(n)), d bigint DEFAULT counted())")
+    copy_into = b"COPY checked (id, n) FROM STDIN"
+    with defined.connection.cursor().copy(copy_into) as copy:
+        copy.write("1\t2\n2\t3\n")
+    assert defined.rows("SELECT id, n, d FROM checked ORDER BY id") == [(1, 2, 3), (2, 3, 3)]
+    with pytest.raises(psycopg.errors.CheckViolation), defined.connection.cursor().copy(copy_into) as copy:
+        copy.write("3\t4\n")
