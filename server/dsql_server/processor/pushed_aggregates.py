@@ -44,7 +44,7 @@ from dsql_server.processor.plan_reader import plan_nodes
 
 #: Fewer rows than this are grouped by the engine, and so are rows of more groups than that.
 GROUPED_ROWS_MIN = 1000
-GROUPS_MAX = 50_000
+GROUPS_MAX = 20_000
 _NODES_ABOVE = frozenset({"Limit", "Sort", "Incremental Sort"})
 _GROUPING_NODES = frozenset({"Aggregate", "Group", "Unique"})
 _CONDITIONS = ("Index Cond", "Recheck Cond", "Filter")

@@ -59,6 +59,7 @@ class Aggregator:
         position, end = request.start, min(request.end, self._reserved)
         entries = Entries(self._database, self._reserved)
         used = 0
+        is_long = isinstance(partial, Groups)  # each block takes long, wherever it comes from
         self._cache.begin_use()
         while position < end:
             block, is_cached = self._block(entries, position, end, request)
@@ -68,7 +69,7 @@ class Aggregator:
             partial.add_batch(batch)
             self._cache.use(block)
             position = block.end
-            used += 1 if is_cached else CACHED_BLOCKS_PER_STEP
+            used += CACHED_BLOCKS_PER_STEP if is_long or not is_cached else 1
             if used >= CACHED_BLOCKS_PER_STEP and position < end:
                 used = 0
                 yield
