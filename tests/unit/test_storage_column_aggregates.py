@@ -237,7 +237,7 @@ def test_groups_are_those_of_the_rows(
         patch.setattr(aggregation, "BLOCK_ENTRIES", piece)
         patch.setattr(entries, "PIECE_ENTRIES", max(1, piece // 2))
         patch.setattr(groups, "COUNTED_SPAN_MAX", span)
-        found = run_to_end(node.group_steps(request, columns, AGGREGATES, 100))
+        found = run_to_end(node.group_steps([request], columns, AGGREGATES, 100))
     assert found.keys() == expected.keys()
     for key, values in found.items():
         assert repr(values) == repr(expected[key].results())
@@ -248,11 +248,11 @@ def test_too_many_groups_are_refused(node: StorageNode) -> None:
     names = [keys.literal_key(relation, bytes([n])) for n in range(20)]
     node.apply_batch([(T, [Mutation(k, packed((n, 1, None, None, None, 5))) for n, k in enumerate(names)])], {})
     request = ScanRequest(keys.prefix(relation), keys.prefix(relation + 1), T)
-    assert len(run_to_end(node.group_steps(request, GROUPINGS[1], (), 20))) == 20
+    assert len(run_to_end(node.group_steps([request], GROUPINGS[1], (), 20))) == 20
     with pytest.raises(TooManyGroups):
-        run_to_end(node.group_steps(request, GROUPINGS[1], (), 19))
+        run_to_end(node.group_steps([request], GROUPINGS[1], (), 19))
     with pytest.raises(ValueError, match="no aggregate 'median'"):
-        run_to_end(node.group_steps(request, GROUPINGS[1], (Aggregate("median", 0, oid.INT8),), 20))
+        run_to_end(node.group_steps([request], GROUPINGS[1], (Aggregate("median", 0, oid.INT8),), 20))
 
 
 def cached_block(number: int) -> Block:

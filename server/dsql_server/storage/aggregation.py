@@ -46,11 +46,16 @@ class Aggregator:
         return partial.results()
 
     def group_steps(
-        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+        self,
+        requests: Sequence[ScanRequest],
+        columns: Sequence[GroupColumn],
+        aggregates: Sequence[Aggregate],
+        groups_max: int,
     ) -> GroupSteps:
-        """The aggregates' values of each group. Raises TooManyGroups."""
+        """The aggregates' values of each group of the rows of all requests. Raises TooManyGroups."""
         groups = Groups(columns, aggregates, groups_max)
-        yield from self._take_in(request, groups)
+        for request in requests:
+            yield from self._take_in(request, groups)
         return groups.results()
 
     def _take_in(self, request: ScanRequest, partial: PartialAggregates | Groups) -> Generator[None, None, None]:

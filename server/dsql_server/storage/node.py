@@ -284,14 +284,19 @@ class StorageNode:
         return (yield from self.aggregator().steps(request, aggregates))
 
     def group_steps(
-        self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
+        self,
+        requests: Sequence[ScanRequest],
+        columns: Sequence[GroupColumn],
+        aggregates: Sequence[Aggregate],
+        groups_max: int,
     ) -> GroupSteps:
-        """As :meth:`aggregate_steps`, for each group of rows. Raises TooManyGroups above ``groups_max``."""
-        assert request.limit is None, "an aggregate takes in the whole range"
-        if request.t < self._horizon:
-            raise self._too_old(request.t)
-        self._scans += 1
-        return (yield from self.aggregator().group_steps(request, columns, aggregates, groups_max))
+        """As :meth:`aggregate_steps`, for each group of the rows of all requests. Raises TooManyGroups."""
+        for request in requests:
+            assert request.limit is None, "an aggregate takes in the whole range"
+            if request.t < self._horizon:
+                raise self._too_old(request.t)
+        self._scans += len(requests)
+        return (yield from self.aggregator().group_steps(requests, columns, aggregates, groups_max))
 
     def aggregator(self) -> Aggregator:
         """What computes aggregates; the first call takes a tenth of a second, and may be made by another thread."""

@@ -104,7 +104,7 @@ class GroupedNumericSums:
         for number in range(parts.digits_max):
             has, places, digits = parts.digits(number)
             of_digits = groups[has]
-            for place in np.unique(places).tolist():
+            for place in np.flatnonzero(np.bincount(places)).tolist():
                 here = places == place
                 total = grown(self._digits.get(place, self._scales[:0]), count, 0)
                 total[:count] += np.bincount(of_digits[here], digits[here], count).astype(np.int64)

@@ -178,9 +178,12 @@ class StorageRouter:
         self, request: ScanRequest, columns: Sequence[GroupColumn], aggregates: Sequence[Aggregate], groups_max: int
     ) -> GroupSteps:
         """As :meth:`aggregate_steps`, for each group of rows. Raises TooManyGroups above ``groups_max``."""
+        pieces: dict[StorageNode, list[ScanRequest]] = {}
+        for node, piece in self._pieces(request) if request.start < request.end else ():
+            pieces.setdefault(node, []).append(piece)
         partials = []
-        for node, piece in list(self._pieces(request)) if request.start < request.end else ():
-            partials.append((yield from node.group_steps(piece, columns, aggregates, groups_max)))
+        for node, own in pieces.items():
+            partials.append((yield from node.group_steps(own, columns, aggregates, groups_max)))
         if not partials:
             return {}
         from dsql_server.storage.groups import combine_groups  # with numpy, which no start waits for
