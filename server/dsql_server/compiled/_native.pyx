@@ -37,7 +37,7 @@ cdef inline void put64(uint8_t* at, int64_t value) noexcept nogil:
     put32(at + 4, <int32_t>value)
 
 
-VERSION = 3  #: as dsql_server.compiled.VERSION
+VERSION = 4  #: as dsql_server.compiled.VERSION
 
 
 # -- bytes that grow -------------------------------------------------------------------------------------------
@@ -477,6 +477,7 @@ cdef enum Source:
     INSTANT = 2  #: a finite timestamp, in binary
     TEXT = 3  #: ASCII text, in either format
     NUMBER = 4  #: a small integer, in binary, for a numeric column
+    WIDER = 5  #: an integer, in binary, for a column of wider integers
 
 
 cdef class ParameterRow:
@@ -553,6 +554,22 @@ cdef class ParameterRow:
                                     if data[j] == 0 or data[j] >= 0x80:
                                         done = False
                                         break
+                        elif source == WIDER and binary == 1 and length == (size >> 8):
+                            number = 0
+                            if length == 2:
+                                number = i16(data)
+                            elif length == 4:
+                                number = i32(data)
+                            size &= 0xFF
+                            if size == 4:
+                                to = grow(&out, 8)
+                                put32(to, 4)
+                                put32(to + 4, <int32_t>number)
+                            else:
+                                to = grow(&out, 12)
+                                put32(to, 8)
+                                put64(to + 4, number)
+                            continue
                         elif source == NUMBER and binary == 1:
                             number = 0
                             if length == 2:

@@ -13,7 +13,7 @@ from dsql_server.encoding.rows import join
 Field = Callable[[Any], "bytes | None"]
 
 #: How the compiled twin reads plain values; what isn't plain it asks :class:`ParameterField`'s ``read`` for.
-_COMPUTED, _FIXED, _INSTANT, _TEXT, _NUMBER = range(5)
+_COMPUTED, _FIXED, _INSTANT, _TEXT, _NUMBER, _WIDER = range(6)
 _FIXED_BYTES = {oids.INT2: 2, oids.INT4: 4, oids.INT8: 8, oids.UUID: 16}
 _INTEGER_BYTES = {oids.INT2: 2, oids.INT4: 4, oids.INT8: 8}
 _TEXT_BYTES_MAX = 1 << 20
@@ -50,6 +50,8 @@ def _compiled(column: ParameterField) -> tuple[int, int, int, Field]:
     if column.place >= 0:
         if oid == target and oid in _FIXED_BYTES:
             source, size = _FIXED, _FIXED_BYTES[oid]
+        elif _INTEGER_BYTES.get(oid, 8) < _INTEGER_BYTES.get(target, 0):
+            source, size = _WIDER, _INTEGER_BYTES[oid] << 8 | _INTEGER_BYTES[target]
         elif oid == target and oid in (oids.TIMESTAMP, oids.TIMESTAMPTZ):
             source = _INSTANT
         elif target in (oids.TEXT, oids.VARCHAR) and oid in (oids.TEXT, oids.VARCHAR, oids.UNKNOWN):
