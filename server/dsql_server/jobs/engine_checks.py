@@ -13,9 +13,10 @@ from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Row, comparable
 from dsql_server.processor.ddl import index_validity_sql
 from dsql_server.processor.engine_connection import EngineConnection, EngineError
+from dsql_server.processor.loading import full_row, load_messages
 from dsql_server.processor.pool import ProcessorPool
 from dsql_server.processor.roles import ENGINE_ROLE, LOADER_ROLE
-from dsql_server.processor.workspace import full_row, load_messages, unique_holders
+from dsql_server.processor.write_set import unique_holders
 
 #: Rows that are loaded and checked at a time.
 CHECK_BATCH_ROWS = 2000

@@ -20,8 +20,9 @@ from dsql_server.jobs.engine_checks import holds_unique_index
 from dsql_server.jobs.job import SKIPPED_INDEX_DETAIL, SKIPPED_TABLE_DETAIL, Job, JobStatus
 from dsql_server.jobs.transactions import JobTransactions, Writes
 from dsql_server.processor.ddl import index_validity_sql
+from dsql_server.processor.loading import full_row
 from dsql_server.processor.pool import ProcessorPool
-from dsql_server.processor.workspace import full_row, has_null, unique_holders
+from dsql_server.processor.write_set import has_null, unique_holders
 
 #: Rows whose index entries one transaction writes.
 BUILD_BATCH_ROWS = 1000

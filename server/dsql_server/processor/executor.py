@@ -39,22 +39,15 @@ from dsql_server.processor.errors import (
     server_unavailable,
     system_entity,
 )
+from dsql_server.processor.loading import full_row, load_messages, narrowing_messages
 from dsql_server.processor.new_keys import NewKeys
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.pushed_aggregates import Pushed
 from dsql_server.processor.sequences import SequenceBlocks
 from dsql_server.processor.unbuilt_indexes import unique_violation
-from dsql_server.processor.workspace import (
-    DuplicateInSnapshot,
-    TableWork,
-    Untold,
-    Workspace,
-    full_row,
-    load_messages,
-    narrowing_messages,
-    writes_system_table,
-)
+from dsql_server.processor.workspace import Untold, Workspace, writes_system_table
+from dsql_server.processor.write_set import DuplicateInSnapshot, TableWork
 from dsql_server.statements import BLOCK_READS_ONLY_NOTE
 
 _QUERY_TAG = b"SELECT "

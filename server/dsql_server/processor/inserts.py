@@ -18,7 +18,7 @@ from dsql_server.processor.conditions import INTEGERS, Constant, OtherColumn, Pa
 from dsql_server.processor.operands import Getter, scalar_getter
 from dsql_server.processor.parse_tree import Node, is_a
 from dsql_server.processor.targets import Certain, Targets, Written, stored, written_value
-from dsql_server.processor.workspace import unique_holders
+from dsql_server.processor.write_set import unique_holders
 
 #: Rows of one INSERT … VALUES whose keys are followed one by one.
 VALUES_ROWS_MAX = 3000

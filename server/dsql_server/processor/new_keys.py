@@ -14,14 +14,8 @@ from dsql_server.processor.access import NOT_EXACT, Bound, Row
 from dsql_server.processor.inserts import InsertKeys, key_of
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.row_limits import check_row
-from dsql_server.processor.workspace import (
-    DuplicateInSnapshot,
-    TableWork,
-    Workspace,
-    extraction_sql,
-    has_null,
-    unique_holders,
-)
+from dsql_server.processor.workspace import Workspace
+from dsql_server.processor.write_set import DuplicateInSnapshot, TableWork, extraction_sql, has_null, unique_holders
 
 
 class _Processor(Protocol):
