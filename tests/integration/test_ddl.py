@@ -400,6 +400,24 @@ def test_rows_that_violate_an_unvalidated_check_can_be_read(one: Session, other:
     assert one.column("SELECT v FROM t ORDER BY id") == [1, 20]
 
 
+def test_rows_can_be_read_whose_check_calls_a_function_that_reads(one: Session, other: Session) -> None:
+    one.run("CREATE TABLE known (id int PRIMARY KEY)")
+    one.run("INSERT INTO known VALUES (1), (2), (3)")
+    one.run(
+        "CREATE FUNCTION is_known(x int) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM known WHERE id = x)'"
+    )
+    one.run("CREATE TABLE t (id int PRIMARY KEY, n int, CHECK (is_known(n)))")
+    one.run("INSERT INTO t VALUES (1, 1), (2, 2)")
+    for session in (one, other):
+        assert session.rows("SELECT id, n + 0 FROM t ORDER BY n") == [(1, 1), (2, 2)]
+        assert session.column("SELECT t.id FROM t JOIN known ON known.id = t.n WHERE abs(n) = 2") == [2]
+        for refused in ("UPDATE t SET n = 9 WHERE id = 1", "INSERT INTO t SELECT 3, n + 7 FROM t"):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                session.run(refused)
+    other.run("UPDATE t SET n = 3 WHERE n + 0 = 2")
+    assert one.column("SELECT n FROM t ORDER BY id") == [1, 3]
+
+
 def test_a_constraint_is_validated_in_the_background(one: Session, other: Session) -> None:
     one.run("CREATE TABLE t (id int PRIMARY KEY, v int)")
     one.run("INSERT INTO t VALUES (1, 1), (2, 200)")

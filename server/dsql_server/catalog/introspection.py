@@ -89,7 +89,10 @@ SELECT coalesce(json_agg(json_build_object(
       'validated', k.convalidated) ORDER BY k.oid)
     FROM pg_catalog.pg_constraint k WHERE k.conrelid = s.oid AND k.contype = 'f'),
   'unvalidated_checks', (SELECT json_agg(k.conname ORDER BY k.oid)
-    FROM pg_catalog.pg_constraint k WHERE k.conrelid = s.oid AND k.contype = 'c' AND NOT k.convalidated)
+    FROM pg_catalog.pg_constraint k WHERE k.conrelid = s.oid AND k.contype = 'c' AND NOT k.convalidated),
+  'calls_in_checks', EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d ON d.objid = k.oid
+    AND d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+    AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass WHERE k.conrelid = s.oid AND k.contype = 'c')
 ) ORDER BY s.oid), '[]'::json)::text FROM stored s
 """
 
@@ -235,6 +238,7 @@ def _table(raw: dict[str, Any], ids: dict[int, int]) -> Table:
         indexes=tuple(i for i in indexes if not i.primary),
         foreign_keys=tuple(_foreign_key(k, ids) for k in raw["foreign_keys"] or ()),
         unvalidated_checks=tuple(raw["unvalidated_checks"] or ()),
+        calls_in_checks=raw["calls_in_checks"],
     )
 
 

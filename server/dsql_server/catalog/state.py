@@ -129,6 +129,7 @@ class Table:
     indexes: tuple[Index, ...] = ()  #: without the primary key's
     foreign_keys: tuple[ForeignKey, ...] = ()
     unvalidated_checks: tuple[str, ...] = ()  #: CHECK constraints that stored rows may violate
+    calls_in_checks: bool = False  #: a CHECK constraint calls a user's function, which may read what isn't loaded
 
     @cached_property
     def qualified_name(self) -> str:
@@ -338,6 +339,7 @@ def table_from_plain(plain: dict[str, Any]) -> Table:
             for k in plain["foreign_keys"]
         ),
         unvalidated_checks=tuple(plain.get("unvalidated_checks", ())),
+        calls_in_checks=plain.get("calls_in_checks", False),
     )
 
 

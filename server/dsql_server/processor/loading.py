@@ -45,7 +45,7 @@ def load_messages(connection: EngineConnection, table: Table, values: list[bytes
     if table.foreign_keys and not connection.loads_as_loader:
         # Loaded rows met their foreign keys when they were committed; nobody looks for the parents of the loader's.
         data, count = _between(connection, (f"SET LOCAL ROLE {LOADER_ROLE}", "RESET ROLE"), data), count + 2
-    if table.unvalidated_checks:
+    if table.unvalidated_checks or table.calls_in_checks:
         literal = table.qualified_name.replace("'", "''")
         off, on = (f"SELECT pg_catalog.engine_checks('{literal}'::pg_catalog.regclass, {v})" for v in ("false", "true"))
         data, count = _between(connection, (off, on), data), count + 2
