@@ -78,6 +78,36 @@ def test_a_functions_writes_are_checked_and_cascade(writers: Session, other: Ses
     assert writers.value("SELECT count(*) FROM child") == 0
 
 
+def test_names_are_not_calls(writers: Session) -> None:
+    """A column that is called as a function that writes makes no statement a write."""
+    writers.run("CREATE TABLE posts (put int PRIMARY KEY, output text)")
+    writers.run("BEGIN READ ONLY")
+    assert writers.rows("SELECT put, output FROM posts AS putting_off WHERE put > 0") == []
+    writers.run("COMMIT")
+
+
+def test_any_name_and_any_way_to_write_it(writers: Session, other: Session) -> None:
+    name = '"Pu""t \\ ü"'
+    writers.run(INSERTS.replace("put(", f"{name}("))
+    writers.run(f"SELECT {name}(1)")
+    writers.run(f"INSERT INTO child VALUES (1, {name} /* ( */ (2)), (2, {name} -- x\n (3))")
+    writers.run("SELECT PUT (4)")
+    writers.run('SELECT public . "put"(5)')
+    writers.run("CREATE FUNCTION rows_of_t() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM t'")
+    assert writers.value("SELECT public.rows_of_t()") == 5
+    assert other.column("SELECT id FROM t ORDER BY id") == [1, 2, 3, 4, 5]
+
+
+def test_relations_that_are_called_like_postgresqls_own(one: Session, other: Session) -> None:
+    one.run("CREATE TABLE pg_things (id int PRIMARY KEY)")
+    one.run("CREATE VIEW pg_shown AS SELECT id FROM pg_things")
+    one.run("INSERT INTO pg_things VALUES (1)")
+    one.run("INSERT INTO pg_shown VALUES (2)")
+    for relation in ("pg_things", "pg_shown", "public.pg_things"):
+        assert other.value(f"SELECT count(*) FROM {relation}") == 2
+        assert other.column(f"SELECT id FROM {relation} ORDER BY id") == [1, 2]
+
+
 def test_defaults_may_write(writers: Session, other: Session) -> None:
     writers.run("CREATE TABLE noted (id int PRIMARY KEY, t int DEFAULT put(9))")
     writers.run("INSERT INTO noted VALUES (1)")

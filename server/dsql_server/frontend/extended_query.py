@@ -233,7 +233,7 @@ class ExtendedQuery(SimpleQuery):
             executor.check_current()
         self._check_allowed(statement, plan)
         locks = statement.locking is not None
-        writes = bool(plan.written) or locks
+        writes = bool(plan.written) or statement.is_dml or locks
         injected = []
         skip = 0
         if plan.sequences is not None:
@@ -351,15 +351,14 @@ class ExtendedQuery(SimpleQuery):
         assert executor is not None and statement is not None
         pending.parts.append(raw)
         if final and statement.kind in PLANNED_KINDS and not prepared.sets and plan.sequences is None:
-            if not plan.written and statement.locking is None:
+            if not plan.written and not statement.is_dml and statement.locking is None:
                 sent = pending.take()
                 answer = await executor.execute_read(sent.batch, sent.skip)
-                self._wrote = False
                 self._answer_parses(sent, answer)
                 self._take(answer)
                 self._learn(portal, plan, answer)
                 return
-            if statement.locking is None and executor.writes_in_one(plan, portal.bound):
+            if plan.written and statement.locking is None and executor.writes_in_one(plan, portal.bound):
                 await self._execute_write(portal, plan, pending)
                 return
         # The engine reports settings at a Sync only.

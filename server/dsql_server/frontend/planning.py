@@ -9,6 +9,7 @@ from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError, aborted_block
+from dsql_server.processor.executor import changed_rows
 from dsql_server.processor.explain_session import ExplainRequest, shown
 from dsql_server.processor.plan import LoadPlan, copy_plan, write_anything
 from dsql_server.processor.planner import PlanSettings
@@ -201,6 +202,10 @@ class Planning(Transactions):
             except SqlError:
                 self._drop_completion()
                 raise
+        if statement.is_dml and not plan.written and changed_rows(answer.tags[-1] if answer.tags else b""):
+            # It must not look as if it would be committed.
+            self._drop_completion()
+            raise SqlError("XX000", f"{statement.tag} wrote rows that no plan of it shows")
         if plan.written:
             assert self.executor is not None
             try:

@@ -71,7 +71,7 @@ class SimpleQuery(DirectAnswers):
         if self._block == BLOCK:
             await self._check(executor.check_current, executor, statement)
         await self._check(partial(self._check_allowed, statement, plan), executor, statement)
-        writes = bool(plan.written) or statement.locking is not None
+        writes = bool(plan.written) or statement.is_dml or statement.locking is not None
         parts: list[bytes] = []
         skip = 0
         if plan.aggregates is not None:

@@ -268,7 +268,7 @@ class Executor(EngineConversation):
         workspace = self.workspace
         assert workspace is not None
         try:
-            workspace.count_rows(_changed_rows(tag))
+            workspace.count_rows(changed_rows(tag))
             if tag.startswith(_QUERY_TAG):
                 await self._count_written()
             elif plan.side_effects:
@@ -388,7 +388,7 @@ class Executor(EngineConversation):
             self._finish()
             return answer
         try:
-            workspace.count_rows(_changed_rows(answer.tags[0]))
+            workspace.count_rows(changed_rows(answer.tags[0]))
         except LimitExceeded as limit:
             self._finish()
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
@@ -540,7 +540,7 @@ def refusal_of(outcome: CommitOutcome) -> SqlError | None:
     return outcome_unknown() if isinstance(outcome, Unknown) else server_unavailable()
 
 
-def _changed_rows(tag: bytes) -> int:
+def changed_rows(tag: bytes) -> int:
     """The row count at the end of a command tag. A query's says nothing of what its CTEs and functions wrote."""
     return int(tag.rpartition(b" ")[2]) if tag[-1:].isdigit() and not tag.startswith(_QUERY_TAG) else 0
 

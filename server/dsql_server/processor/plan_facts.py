@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 
 from pglast import ast, parser
@@ -12,6 +13,11 @@ from dsql_server.processor.engine_connection import EngineConnection
 from dsql_server.processor.parse_tree import is_a, walk
 from dsql_server.processor.sequence_uses import HiddenUsers
 
+#: A name as a word of its own, and as a function's in front of its arguments; in a plan, its quotes are escaped.
+_NAME_START, _NAME_END = r"(?<![\w$])", r"(?![\w$])"
+_CALL = r'\\?"?(?:\s|/\*[\s\S]*?\*/|--.*\n)*\('
+#: How texts write what can't stand for itself in a name.
+_ESCAPED = {'"': r'(?:\\?"){2}', "\\": r"\\{1,2}"}
 _USER_SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema', 'sys')"
 
 #: Views and SQL functions of users, with what tells one version of them from the next.
@@ -75,7 +81,23 @@ class PlanFacts:
     #: views that may take values from sequences, as their plans show
     sequence_views: frozenset[str] = frozenset()
     locks: bool = False  #: some function locks rows
+    _patterns: dict[frozenset[str], re.Pattern[str]] = field(default_factory=dict, compare=False)
     has_limit: bool = False  #: some view or function has a LIMIT
+
+    def may_call(self, names: frozenset[str], *texts: str) -> bool:
+        """Whether a text, of SQL or of a plan, reads one of these views or calls one of these functions."""
+        if not names:
+            return False
+        pattern = self._patterns.get(names)
+        if pattern is None:
+            alternatives = (
+                "".join(_ESCAPED.get(letter, re.escape(letter)) for letter in name)
+                + (_NAME_END if name in self.views else _CALL)
+                for name in sorted(names)
+            )
+            pattern = re.compile(rf"{_NAME_START}(?:{'|'.join(alternatives)})", re.IGNORECASE)
+            self._patterns[names] = pattern
+        return any(pattern.search(text) is not None for text in texts)
 
 
 class FactReader:

@@ -142,14 +142,22 @@ class Planner:
         """Whether the statement can touch a stored table: it names a user's relation, or calls a user's function."""
         if not statement.functions.isdisjoint(SEQUENCE_FUNCTIONS):
             return True
+        is_stale = self._facts_version != self._catalog.version
         for schema, name in statement.relations:
             if name == SEQUENCES_VIEW:
                 return True
             if schema not in ("pg_catalog", "information_schema") and not (schema is None and name.startswith("pg_")):
                 return True
-        return bool(statement.functions) and (
-            self._facts_version != self._catalog.version or not statement.functions.isdisjoint(self._facts.functions)
-        )
+            # A user's relation may be called like PostgreSQL's own, which come first where both have the name.
+            if schema is None and (is_stale or name in self._facts.views or self._is_table(name)):
+                return True
+        if is_stale:
+            return bool(statement.functions)
+        return not _bare(statement.functions).isdisjoint(self._facts.functions)
+
+    def _is_table(self, name: str) -> bool:
+        """Whether a user's table in some schema has this name."""
+        return any(table == name for _, table in self._catalog.state.by_name)
 
     def cached(self, sql: str, oids: tuple[int, ...], settings: PlanSettings) -> LoadPlan | None:
         """The plan if it is known and of the catalog's current version."""
@@ -258,11 +266,12 @@ class Planner:
         if state.sequences:
             plan.sequences = await sequence_uses(connection, state, sql, text, document, self._facts.sequence_users)
         plan.aggregates = await self._pushed_aggregates(connection, document, plan, sql, answer.row_description)
-        called = self._facts.table_functions if plan.written else frozenset()
-        if _calls(self._facts.hidden_readers, called, text, sql):
+        facts = self._facts
+        called = facts.table_functions if plan.written else frozenset()
+        if not called.isdisjoint(facts.hidden_readers) or facts.may_call(facts.hidden_readers, sql, text):
             plan.whole = list(state.tables.values())
-        if _calls(self._facts.hidden_writers, called, text, sql):
-            write_anything(plan, state, self._facts.locks)
+        if not called.isdisjoint(facts.hidden_writers) or facts.may_call(facts.hidden_writers, sql, text):
+            write_anything(plan, state, facts.locks)
         # Last: what it asks of the plan is kept from then on.
         width = p.unpack_i16(answer.row_description)[0] if answer.row_description else None
         plan.direct = read_directly(targets, document, plan, width)
@@ -279,9 +288,9 @@ class Planner:
         state = self._catalog.state
         plan = LoadPlan(state.version, parameter_oids, whole=list(state.tables.values()))
         writes = any(is_a(node, *WRITING_NODES) for node in walk(read_targets(sql).statement))
-        if writes or _calls(self._facts.hidden_writers, frozenset(), sql):
+        if writes or self._facts.may_call(self._facts.hidden_writers, sql):
             write_anything(plan, state, self._facts.locks)
-        if state.sequences and (plan.written or _calls(SEQUENCE_FUNCTIONS, frozenset(), sql)):
+        if state.sequences and (plan.written or self._facts.may_call(SEQUENCE_FUNCTIONS, sql)):
             plan.sequences = uses_of_any(state)
         return plan
 
@@ -324,9 +333,9 @@ class Planner:
             self._settings = settings
 
 
-def _calls(names: frozenset[str], called: frozenset[str], *texts: str) -> bool:
-    """Whether one of the functions or views is called, or may be by what any of the texts names."""
-    return not called.isdisjoint(names) or any(name in text for text in texts for name in names)
+def _bare(functions: frozenset[str]) -> frozenset[str]:
+    """The functions' names without schemas; a dot in a name only takes more statements for callers."""
+    return frozenset(part for name in functions for part in (name, name.rpartition(".")[2]))
 
 
 async def _without_domains(connection: EngineConnection, sql: str, parameter_oids: tuple[int, ...]) -> tuple[int, ...]:
