@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +20,7 @@ from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanRequest
 from dsql_server.interfaces.messages import Mutation
 from dsql_server.storage.node import TIMESTAMP_MAX, VERSIONS_STEPPED_MAX, SnapshotTooOld, StorageNode
+from dsql_server.storage.recent_versions import KEYS_MAX, RecentVersions
 from dsql_server.storage.rocks import CannotOpenStorage, Database
 
 CACHE_BYTES = 1 << 20
@@ -299,3 +302,34 @@ def test_what_was_prepared_is_applied_only_if_it_is_just_that(node: StorageNode,
     assert node.get(gone, 20) == (b"x" if applied == "other mutations" else None)
     assert node.get(b, 20) == (b"3" if applied == "two at once" else None)
     assert node.applied_positions()["journal-0"] == 4 and node.applied_up_to >= 10
+
+
+def test_versions_that_were_written_lately_are_read_as_all_others(tmp_path: Path) -> None:
+    """Random writes and reads at random times, some applied again as after a restart, against a plain list."""
+    chance = random.Random(3)
+    keys = [b"\0\0\0\7k%d" % number for number in range(40)]
+    history: list[tuple[int, list[Mutation]]] = []
+    with closing(StorageNode(tmp_path / "node")) as node:
+        for t in range(10, 400):
+            written = chance.sample(keys, chance.choice([1, 2, 3, 30]))
+            size = chance.choice([1, 1, 1, 2000])
+            history.append((t, [Mutation(k, None if chance.random() < 0.2 else b"%d" % t * size) for k in written]))
+            node.apply_batch([history[-1]], {})
+            if chance.random() < 0.05:
+                for again in history[-chance.randint(1, 5) :]:
+                    node.apply_batch([again], {})
+            at = chance.randint(max(10, t - 20), t + 5)
+            expected: dict[bytes, bytes | None] = {k: v for moment, ms in history if moment <= at for k, v in ms}
+            asked = chance.sample(keys, 7)
+            assert node.get_many(asked, at) == [expected.get(k) for k in asked]
+            assert node.get(asked[0], at) == expected.get(asked[0])
+
+
+def test_only_so_many_versions_are_remembered() -> None:
+    recent = RecentVersions()
+    for t in range(1, 2 * KEYS_MAX):
+        recent.note([(t, [Mutation(b"%d" % t, b"v")])], t - 1)
+    assert recent.find(b"%d" % (2 * KEYS_MAX - 1)) == (2 * KEYS_MAX - 1, b"v")
+    assert recent.find(b"1") is None
+    recent.note([(5, [Mutation(b"%d" % (2 * KEYS_MAX - 1), b"again")])], 2 * KEYS_MAX)
+    assert recent.find(b"%d" % (2 * KEYS_MAX - 1)) is None

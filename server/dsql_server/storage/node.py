@@ -38,6 +38,7 @@ from dsql_server.storage import garbage, rocks
 from dsql_server.storage.column_cache import BlockCache
 from dsql_server.storage.packed_rows import PACK_ROWS_MIN, PackedRows
 from dsql_server.storage.predicates import compile_predicate
+from dsql_server.storage.recent_versions import RecentVersions
 
 if TYPE_CHECKING:
     from dsql_server.storage.aggregation import Aggregator
@@ -78,6 +79,10 @@ def _put_versions(put: Callable[[bytes, bytes], None], mutations: Sequence[Mutat
 put_versions = _put_versions if native is None else native.put_versions
 
 
+#: In place of a value that has to be read from the database.
+_UNREAD = bytes(bytearray(b"unread"))
+
+
 class SnapshotTooOld(Exception):
     """A read at a timestamp whose versions may have been collected as garbage."""
 
@@ -95,6 +100,8 @@ class StorageNode:
         self._iterator = self._database.iter
         self._write = self._database.write
         self._blocks = BlockCache()
+        self._recent = RecentVersions()
+        self._find_recent = self._recent.find
         self._packs = PackedRows(self._database, _RESERVED, _ROW_TAG)
         self._aggregator: Aggregator | None = None
         self._packer: Packer | None = None
@@ -116,6 +123,9 @@ class StorageNode:
         if t < self._horizon:
             raise self._too_old(t)
         self._gets += 1
+        recent = self._find_recent(key)
+        if recent is not None and recent[0] <= t:
+            return recent[1]
         for physical, stored in self._items(False, key + _pack(TIMESTAMP_MAX - t)):
             if physical[:-8] == key:
                 return stored[1:] if stored[0] else None
@@ -127,6 +137,16 @@ class StorageNode:
         if t < self._horizon:
             raise self._too_old(t)
         self._gets += len(keys)
+        find = self._find_recent
+        recent = [find(key) for key in keys]
+        values = [found[1] if found is not None and found[0] <= t else _UNREAD for found in recent]
+        unread = [at for at, value in enumerate(values) if value is _UNREAD]
+        if unread:
+            for at, value in zip(unread, self._read_many([keys[at] for at in unread], t), strict=True):
+                values[at] = value
+        return values
+
+    def _read_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
         version = _pack(TIMESTAMP_MAX - t)
         iterator = self._iterator()
         if native is not None:
@@ -342,6 +362,7 @@ class StorageNode:
         for journal, position in positions.items():
             write.put(_POSITION_PREFIX + journal.encode(), _POSITION.pack(position, applied_up_to))
         self._write(write)
+        self._recent.note(batch, self._applied_up_to)
         if len(self._blocks):
             for t, mutations in batch:
                 self._blocks.note_changes(t, mutations)

@@ -1,0 +1,44 @@
+"""The newest versions of keys that were written lately: what is written is often read next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from dsql_server.interfaces.messages import Mutation, Timestamp
+
+#: How many keys are remembered at most, and how long a value may be, in bytes.
+KEYS_MAX = 8192
+VALUE_BYTES_MAX = 1024
+#: A larger transaction is rather a load than something that is read next.
+MUTATIONS_MAX = 256
+
+
+class RecentVersions:
+    """The newest version by key. A snapshot at or behind it sees just that; one before it needs the database."""
+
+    __slots__ = ("_newest", "find")
+
+    def __init__(self) -> None:
+        self._newest: dict[bytes, tuple[Timestamp, bytes | None]] = {}
+        #: T_commit and value (None: deleted) of a key's newest version; None where it isn't remembered
+        self.find = self._newest.get
+
+    def note(self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], applied_up_to: Timestamp) -> None:
+        """Take in transactions that were applied, in order of T_commit.
+
+        ``applied_up_to``: the greatest T_commit before. What isn't newer is applied again, perhaps behind a newer one.
+        """
+        newest = self._newest
+        for t, mutations in batch:
+            if len(mutations) > MUTATIONS_MAX:
+                newest.clear()
+                continue
+            for key, value in mutations:
+                if t > applied_up_to and (value is None or len(value) <= VALUE_BYTES_MAX):
+                    newest[key] = t, value
+                else:
+                    newest.pop(key, None)
+        if len(newest) > KEYS_MAX:
+            for key in list(islice(newest, KEYS_MAX // 2)):
+                del newest[key]
