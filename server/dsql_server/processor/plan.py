@@ -152,6 +152,7 @@ def write_anything(plan: LoadPlan, state: CatalogState, locks: bool = False) -> 
     plan.key_shared, plan.locks_unseen = tables, locks
     plan.may_defer_checks = any(key.deferrable for table in tables for key in table.foreign_keys)
     plan.insert, plan.single_insert_only, plan.neighbours, plan.foreign_keys = None, False, [], None
+    plan.aggregates = None  # the query around them would run as a read
 
 
 def copy_plan(state: CatalogState, readable: Sequence[Table], written: Sequence[Table]) -> LoadPlan:
