@@ -67,6 +67,32 @@ cdef bytes taken(Buffer* buffer):
     return PyBytes_FromStringAndSize(<char*>buffer.data, buffer.size)
 
 
+# -- stored rows -----------------------------------------------------------------------------------------------
+
+cdef int locate(const uint8_t* row, Py_ssize_t end, int last, Py_ssize_t* starts) except -1:
+    """Where the fields up to ``last`` begin, with their lengths; -1 for those that the row is too old to have."""
+    cdef Py_ssize_t at = 2
+    cdef int32_t length
+    cdef int fields, i
+    if end < 2:
+        raise ValueError("a row that is cut off")
+    fields = i16(row)
+    for i in range(last + 1):
+        if i >= fields:
+            starts[i] = -1
+            continue
+        if at + 4 > end:
+            raise ValueError("a row that is cut off")
+        starts[i] = at
+        length = i32(row + at)
+        at += 4
+        if length > 0:
+            at += length
+            if at > end:
+                raise ValueError("a row that is cut off")
+    return 0
+
+
 # -- rows as they are sent -------------------------------------------------------------------------------------
 
 #: How a field is written; see dsql_server.encoding.output, whose functions these stand for.
@@ -262,8 +288,8 @@ cdef class RowWriter:
 
     def __call__(self, bytes row not None):
         cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(row)
-        cdef Py_ssize_t end = PyBytes_GET_SIZE(row), at = 2
-        cdef int fields, i, position, kind, done
+        cdef Py_ssize_t at
+        cdef int i, position, kind, done
         cdef int32_t length
         cdef Py_ssize_t starts_on_stack[64]
         cdef Py_ssize_t* starts = starts_on_stack
@@ -277,22 +303,7 @@ cdef class RowWriter:
         out.data = NULL
         out.size = out.room = 0
         try:
-            if end < 2:
-                raise ValueError("a row that is cut off")
-            fields = i16(data)
-            for i in range(self.last + 1):
-                if i >= fields:
-                    starts[i] = -1  # written before the column was added
-                    continue
-                if at + 4 > end:
-                    raise ValueError("a row that is cut off")
-                starts[i] = at
-                length = i32(data + at)
-                at += 4
-                if length > 0:
-                    at += length
-                    if at > end:
-                        raise ValueError("a row that is cut off")
+            locate(data, PyBytes_GET_SIZE(row), self.last, starts)
             for i in range(self.count):
                 position = self.positions[i]
                 at = starts[position]
@@ -403,33 +414,17 @@ cdef class RowKey:
 
     def __call__(self, bytes row not None):
         cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(row)
-        cdef Py_ssize_t end = PyBytes_GET_SIZE(row), at = 2
+        cdef Py_ssize_t at
         cdef Py_ssize_t starts[64]
-        cdef int fields, i, j, kind
+        cdef int i, kind
         cdef int32_t length
         cdef const uint8_t* value
         cdef uint8_t* to
         cdef bytes found
         cdef Buffer out
-        cdef uint8_t on_stack[256]
         out.data = NULL
         out.size = out.room = 0
-        if end < 2:
-            raise ValueError("a row that is cut off")
-        fields = i16(data)
-        for i in range(self.last + 1):
-            if i >= fields:
-                starts[i] = -1
-                continue
-            if at + 4 > end:
-                raise ValueError("a row that is cut off")
-            starts[i] = at
-            length = i32(data + at)
-            at += 4
-            if length > 0:
-                at += length
-                if at > end:
-                    raise ValueError("a row that is cut off")
+        locate(data, PyBytes_GET_SIZE(row), self.last, starts)
         try:
             memcpy(grow(&out, PyBytes_GET_SIZE(self.start)), PyBytes_AS_STRING(self.start), PyBytes_GET_SIZE(self.start))
             for i in range(self.count):
