@@ -62,3 +62,27 @@ def test_defaults_of_copied_rows_read_tables(defined: Session) -> None:
     with defined.connection.cursor().copy("COPY d (id) FROM STDIN") as copy:
         copy.write("1\n2\n")
     assert defined.rows("SELECT id, n FROM d ORDER BY id") == [(1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("query", "loses"),
+    [
+        ("SELECT * FROM t WHERE id = 1 FOR UPDATE", True),
+        ("SELECT * FROM t WHERE id = 1 FOR KEY SHARE", False),
+        ("SELECT * FROM held WHERE id = 1", True),
+        ("SELECT * FROM shared WHERE id = 1", False),
+        ("SELECT * FROM seen WHERE id = 1", False),
+    ],
+)
+def test_a_copied_query_locks_as_the_query(defined: Session, one: Session, query: str, loses: bool) -> None:
+    one.run("CREATE VIEW held AS SELECT * FROM t FOR UPDATE")
+    one.run("CREATE VIEW shared AS SELECT * FROM seen FOR KEY SHARE")
+    defined.run("BEGIN")
+    with defined.connection.cursor().copy(f"COPY ({query}) TO STDOUT".encode()) as copy:
+        assert b"".join(bytes(part) for part in copy) == b"1\t1\n"
+    one.run("UPDATE t SET v = 5 WHERE id = 1")
+    if loses:
+        with pytest.raises(psycopg.errors.SerializationFailure, match="OC000"):
+            defined.run("COMMIT")
+    else:
+        defined.run("COMMIT")

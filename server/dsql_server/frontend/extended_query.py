@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from dsql_server.frontend.planning import LOCK_MODES
 from dsql_server.frontend.simple_query import SimpleQuery
 from dsql_server.frontend.statements import (
     PLANNED_KINDS,
@@ -232,8 +231,7 @@ class ExtendedQuery(SimpleQuery):
         if self._block == BLOCK:
             executor.check_current()
         self._check_allowed(statement, plan)
-        locks = statement.locking is not None
-        writes = bool(plan.written) or statement.is_dml or locks
+        writes = bool(plan.written or plan.locked) or statement.is_dml or statement.locking is not None
         injected = []
         skip = 0
         if plan.sequences is not None:
@@ -246,7 +244,7 @@ class ExtendedQuery(SimpleQuery):
         ends = self._alone and self._synced and self._block == IDLE  # the transaction, with this statement
         skip += executor.loading(plan, portal.bound, injected, keep_apart=writes or not ends)
         if writes:
-            executor.note_statement(plan, LOCK_MODES[statement.locking])
+            executor.note_statement(plan)
         if skip:
             await self._inject(pending, injected, skip)
 
@@ -351,14 +349,15 @@ class ExtendedQuery(SimpleQuery):
         assert executor is not None and statement is not None
         pending.parts.append(raw)
         if final and statement.kind in PLANNED_KINDS and not prepared.sets and plan.sequences is None:
-            if not plan.written and not statement.is_dml and statement.locking is None:
+            locks = bool(plan.locked) or statement.locking is not None
+            if not plan.written and not statement.is_dml and not locks:
                 sent = pending.take()
                 answer = await executor.execute_read(sent.batch, sent.skip)
                 self._answer_parses(sent, answer)
                 self._take(answer)
                 self._learn(portal, plan, answer)
                 return
-            if plan.written and statement.locking is None and executor.writes_in_one(plan, portal.bound):
+            if plan.written and not locks and executor.writes_in_one(plan, portal.bound):
                 await self._execute_write(portal, plan, pending)
                 return
         # The engine reports settings at a Sync only.

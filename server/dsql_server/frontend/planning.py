@@ -102,6 +102,10 @@ class Planning(Transactions):
             plan = copy_plan(state, readable, written)
             if await planner.reads_unnamed(statement, written, self.plan_settings):
                 plan.whole = list(state.tables.values())
+            modes = (LOCK_MODES[statement.locking], await planner.lock_by_view(statement, self.plan_settings))
+            locking = max((mode for mode in modes if mode is not None), default=None)
+            if locking is not None:
+                plan.locked = [(table, locking) for table in plan.whole if not table.is_system]
             writes = statement.is_dml and not statement.copies_in  # COPY (DELETE … RETURNING …) TO STDOUT
             if writes or await planner.may_write(statement, self.plan_settings):
                 write_anything(plan, state)

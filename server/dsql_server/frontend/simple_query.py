@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 from dsql_server.frontend.direct_answers import DirectAnswers
-from dsql_server.frontend.planning import LOCK_MODES
 from dsql_server.frontend.statements import PLANNED_KINDS, changes_settings, is_virtual, read_query
 from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
@@ -71,7 +70,7 @@ class SimpleQuery(DirectAnswers):
         if self._block == BLOCK:
             await self._check(executor.check_current, executor, statement)
         await self._check(partial(self._check_allowed, statement, plan), executor, statement)
-        writes = bool(plan.written) or statement.is_dml or statement.locking is not None
+        writes = bool(plan.written or plan.locked) or statement.is_dml or statement.locking is not None
         parts: list[bytes] = []
         skip = 0
         if plan.aggregates is not None:
@@ -94,7 +93,7 @@ class SimpleQuery(DirectAnswers):
             skip += executor.opening(parts) + executor.forgetting_sizes(parts)
         skip += executor.loading(plan, bound, parts, keep_apart=writes or not self._alone or self._block == BLOCK)
         if writes:
-            executor.note_statement(plan, LOCK_MODES[statement.locking])
+            executor.note_statement(plan)
         parts.append(p.query(statement.engine_sql))
         answer = await executor.relay(b"".join(parts), skip=skip, ready=True, query=True)
         if answer.copy_in:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.access import Bound
 from dsql_server.processor.direct_read import DirectAnswer
 from dsql_server.processor.errors import SqlError
@@ -32,6 +33,7 @@ _VIRTUAL_KINDS = frozenset(
 #: Of transactions as their client begins them; the engine's own always write, for they are given the rows they read.
 READ_ONLY_PARAMETER = "transaction_read_only"
 READ_ONLY_PARAMETERS = frozenset({READ_ONLY_PARAMETER, "default_transaction_read_only"})
+_LOCK_NAMES = {LockMode.KEY_SHARE: "FOR KEY SHARE", LockMode.UPDATE: "FOR UPDATE"}
 _LOCKING_COMMANDS = {
     None: None,
     LockStrength.KEY_SHARE: "SELECT FOR KEY SHARE",
@@ -87,6 +89,8 @@ def writing_command(statement: Statement, plan: LoadPlan) -> str | None:
         return writing_command(statement.explained, plan) if "analyze" in statement.options else None
     if plan.written or statement.is_dml:
         return "COPY FROM" if statement.copies_in else statement.tag.split()[0]
+    if statement.locking is None and plan.locked:  # by a view
+        return f"SELECT {_LOCK_NAMES[max(mode for _, mode in plan.locked)]}"
     return _LOCKING_COMMANDS[statement.locking]
 
 

@@ -159,7 +159,9 @@ class Steering(Planning):
         if touches_other_databases(statement):
             # Elsewhere nothing may depend on a role any more that goes or gets another name.
             await self.services.pool.catch_up(executor.processor)
+        locks = await executor.take_locks()
         answer, pending = await run_definition(executor, statement, self.plan_settings)
+        pending.claims += locks
         self._definition = pending
         return answer, self.services.jobs.plan(statement, pending)
 

@@ -159,6 +159,7 @@ class Transactions(ClientStream):
         try:
             if definition is not None:
                 executor.check_current()
+                definition.claims += await executor.take_locks()
                 await commit_definition(executor, self.services.catalog, definition)
                 self.services.jobs.start(definition.job_ids)
             else:

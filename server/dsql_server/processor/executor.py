@@ -17,6 +17,7 @@ from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath, StorageReader
 from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
 from dsql_server.interfaces.messages import (
+    Claim,
     CommitOutcome,
     CommitRequest,
     Committed,
@@ -237,7 +238,7 @@ class Executor(EngineConversation):
 
     # -- after a statement that may write --------------------------------------------------------------------
 
-    def note_statement(self, plan: LoadPlan, lock_mode: LockMode | None) -> None:
+    def note_statement(self, plan: LoadPlan) -> None:
         """Remember what the statement may write or lock, before its outcome is known."""
         workspace = self.workspace
         assert workspace is not None
@@ -253,11 +254,10 @@ class Executor(EngineConversation):
             work.locked = True
             if plan.locks_unseen:
                 work.lock_mode = LockMode.UPDATE
-        if lock_mode is not None:
-            for scan in plan.scans:
-                work = workspace.work(scan.table)
-                work.locked = True
-                work.lock_mode = max(work.lock_mode, lock_mode)
+        for table, lock_mode in plan.locked:
+            work = workspace.work(table)
+            work.locked = True
+            work.lock_mode = max(work.lock_mode, lock_mode)
 
     async def after_write(self, plan: LoadPlan, bound: Bound, tag: bytes, sizes: bool = False) -> None:
         """Count the changed rows and look for keys that were taken before the transaction began.
@@ -278,6 +278,24 @@ class Executor(EngineConversation):
             raise SqlError(limit.sqlstate, limit.message, detail=limit.detail) from None
         except DuplicateInSnapshot as duplicate:
             raise await self._duplicate_error(duplicate) from None
+
+    async def take_locks(self) -> list[Claim]:
+        """Claims of the rows locked so far, which are then forgotten.
+
+        For a transaction that commits a definition: what it defines may be the locked rows' own table. Raises SqlError.
+        """
+        workspace = self.workspace
+        assert workspace is not None
+        if not workspace.wrote or not self.engine_open:
+            return []
+        data, works = workspace.extraction(self.connection)
+        answer = await self.collect_as_loader(data)
+        if answer.error is not None:
+            raise EngineRefusal(answer.error, hide_context=True)
+        request = workspace.commit_request(works, answer.rows[bool(self._role_on) :], self._storage)
+        for work in works:
+            work.locked = False
+        return list(request.claims)
 
     async def _count_side_effects(self, plan: LoadPlan) -> None:
         """Count the rows that foreign key actions changed, where they may be too many. Raises LimitExceeded."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.interfaces.commit_path import StorageReader
-from dsql_server.interfaces.messages import Timestamp
+from dsql_server.interfaces.messages import LockMode, Timestamp
 from dsql_server.processor.access import NOT_EXACT, Access, Bound, Row
 from dsql_server.processor.conditions import Conjunct
 from dsql_server.processor.foreign_keys import ForeignKeyLoads
@@ -69,6 +69,8 @@ class LoadPlan:
     key_shared: list[Table] = field(default_factory=list)
     #: these rows may be locked FOR UPDATE as well, by a function that the statement calls
     locks_unseen: bool = False
+    #: tables whose rows the statement may lock by a clause of its own or of a view's, and how strongly
+    locked: list[tuple[Table, LockMode]] = field(default_factory=list)
     #: the query's aggregates, where storage can compute them
     aggregates: Pushed | None = None
     #: None for nearly all statements: they neither take values from sequences nor set or read any
@@ -103,7 +105,13 @@ class LoadPlan:
     def plain_read(self) -> bool:
         """Nothing but scans of tables that each occur once, so that no row can be loaded twice."""
         tables = [s.table.relation_id for s in self.scans]
-        return self.sequences is None and not self.whole and not self.written and len(set(tables)) == len(tables)
+        return (
+            self.sequences is None
+            and not self.whole
+            and not self.written
+            and not self.locked
+            and (len(set(tables)) == len(tables))
+        )
 
     @cached_property
     def loads(self) -> bool:

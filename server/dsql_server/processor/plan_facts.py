@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pglast import ast, parser
 
 from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.engine_connection import EngineConnection
 from dsql_server.processor.parse_tree import is_a, walk
+from dsql_server.processor.row_locks import strongest_lock
 from dsql_server.processor.sequence_uses import HiddenUsers
 
 #: A name as a word of its own, and as a function's in front of its arguments; in a plan, its quotes are escaped.
@@ -55,10 +57,10 @@ class _Definition:
     uses_sequences: bool  #: it takes values from sequences or sets them, or may: it writes rows
     has_limit: bool
     writes: bool  #: it writes or locks rows
-    locks: bool
+    locks: LockMode | None  #: how strongly, at most
 
 
-_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset(), True, True, True, True)
+_UNCLEAR = _Definition(frozenset(), frozenset({"?"}), frozenset(), True, True, True, LockMode.UPDATE)
 #: What a statement has that writes or locks rows.
 WRITING_NODES = (ast.InsertStmt, ast.UpdateStmt, ast.DeleteStmt, ast.LockingClause)
 _SEQUENCE_FUNCTIONS = frozenset({"nextval", "setval"})
@@ -80,7 +82,10 @@ class PlanFacts:
     sequence_users: HiddenUsers = field(default_factory=HiddenUsers)
     #: views that may take values from sequences, as their plans show
     sequence_views: frozenset[str] = frozenset()
-    locks: bool = False  #: some function locks rows
+    locks: bool = False  #: some function locks rows FOR UPDATE
+    #: views that lock rows by a clause of their own, and whatever reads such; and those of them FOR UPDATE
+    lockers: frozenset[str] = frozenset()
+    update_lockers: frozenset[str] = frozenset()
     _patterns: dict[frozenset[str], re.Pattern[str]] = field(default_factory=dict, compare=False)
     has_limit: bool = False  #: some view or function has a LIMIT
 
@@ -144,8 +149,9 @@ def _read_definition(text: str) -> _Definition:
     functions: set[str] = set()
     relations: set[str] = set()
     renamed: set[str] = set()
-    writes = locks = has_limit = False
-    for node in walk(tuple(s.stmt for s in statements)):
+    writes = has_limit = False
+    tree = tuple(s.stmt for s in statements)
+    for node in walk(tree):
         if is_a(node, ast.FuncCall):
             functions.add(node.funcname[-1].sval)
         elif is_a(node, ast.SelectStmt):
@@ -155,10 +161,15 @@ def _read_definition(text: str) -> _Definition:
             if node.alias is not None and node.alias.colnames:
                 renamed.add(node.alias.aliasname)
         writes = writes or is_a(node, *WRITING_NODES)
-        locks = locks or is_a(node, ast.LockingClause)
     uses_sequences = writes or not functions.isdisjoint(_SEQUENCE_FUNCTIONS)
     return _Definition(
-        frozenset(functions), frozenset(relations), frozenset(renamed), uses_sequences, has_limit, writes, locks
+        frozenset(functions),
+        frozenset(relations),
+        frozenset(renamed),
+        uses_sequences,
+        has_limit,
+        writes,
+        strongest_lock(tree),
     )
 
 
@@ -174,6 +185,8 @@ def _facts(
     sequence_users = {name for name, found in functions.items() if any(d.uses_sequences for d in found)}
     takers = _with_users(definitions, sequence_users)
     sequence_views = {name for name, found in views.items() if any(d.uses_sequences for d in found)}
+    lockers = {name for name, found in views.items() if any(d.locks is not None for d in found)}
+    update_lockers = {name for name, found in views.items() if any(d.locks == LockMode.UPDATE for d in found)}
     return PlanFacts(
         functions=frozenset(functions),
         table_functions=table_functions,
@@ -186,7 +199,9 @@ def _facts(
             any(name in default for name in takers | _SEQUENCE_FUNCTIONS for default in domain_defaults),
         ),
         sequence_views=frozenset(_with_users(definitions, sequence_views)),
-        locks=any(d.locks for found in functions.values() for d in found),
+        locks=any(d.locks == LockMode.UPDATE for found in functions.values() for d in found),
+        lockers=frozenset(_with_users(definitions, lockers)),
+        update_lockers=frozenset(_with_users(definitions, update_lockers)),
         has_limit=any(d.has_limit for _, found in definitions for d in found),
     )
 

@@ -11,6 +11,7 @@ from dsql_server.catalog.changes import Catalog
 from dsql_server.catalog.state import Table, quote_literal
 from dsql_server.encoding import type_oids as oids
 from dsql_server.interfaces import protocol as p
+from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.direct_insert import insert_directly
 from dsql_server.processor.direct_read import read_directly
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone
@@ -22,6 +23,7 @@ from dsql_server.processor.plan_reader import PlanReader
 from dsql_server.processor.pool import DEFAULT_SEARCH_PATH, ProcessorPool, QueryProcessor
 from dsql_server.processor.pushed_aggregates import Pushed, find_pushed_aggregates
 from dsql_server.processor.roles import PLANNER_ROLE
+from dsql_server.processor.row_locks import scanned_locks, strongest_lock
 from dsql_server.processor.sequence_uses import (
     SEQUENCE_FUNCTIONS,
     SEQUENCES_VIEW,
@@ -34,6 +36,8 @@ from dsql_server.statements import LiteralKind, Statement, lift_literals
 
 #: Load plans kept, over all sessions.
 PLANS_MAX = 4000
+#: How EXPLAIN (FORMAT JSON) says that rows are locked; inside of its values, quotes are escaped.
+_LOCK_ROWS = '"Node Type": "LockRows"'
 
 #: PostgreSQL gives what users define numbers from here on.
 FIRST_USER_OID = 16384
@@ -226,6 +230,15 @@ class Planner:
             await self._current_connection(settings)
         return not _named(statement).isdisjoint(self._facts.hidden_writers)
 
+    async def lock_by_view(self, statement: Statement, settings: PlanSettings) -> LockMode | None:
+        """The strongest lock that a view takes which a COPY names; None: it names no such view."""
+        async with self._lock:
+            await self._current_connection(settings)
+        named = _named(statement)
+        if not named.isdisjoint(self._facts.update_lockers):
+            return LockMode.UPDATE
+        return None if named.isdisjoint(self._facts.lockers) else LockMode.KEY_SHARE
+
     async def _current_connection(self, settings: PlanSettings) -> EngineConnection:
         """The planner's own, its catalog and settings as they are now."""
         await self._pool.until_admitted()
@@ -265,8 +278,10 @@ class Planner:
         plan = PlanReader(document, state, parameter_oids, targets, self._facts.views).read()
         if state.sequences:
             plan.sequences = await sequence_uses(connection, state, sql, text, document, self._facts.sequence_users)
-        plan.aggregates = await self._pushed_aggregates(connection, document, plan, sql, answer.row_description)
         facts = self._facts
+        if _LOCK_ROWS in text:
+            plan.locked = scanned_locks(plan.scans, targets.statement, facts.views, self._view_locks(sql))
+        plan.aggregates = await self._pushed_aggregates(connection, document, plan, sql, answer.row_description)
         called = facts.table_functions if plan.written else frozenset()
         if not called.isdisjoint(facts.hidden_readers) or facts.may_call(facts.hidden_readers, sql, text):
             plan.whole = list(state.tables.values())
@@ -287,18 +302,29 @@ class Planner:
         """The plan of a statement that PostgreSQL has parsed and doesn't plan: not without values, or not for us."""
         state = self._catalog.state
         plan = LoadPlan(state.version, parameter_oids, whole=list(state.tables.values()))
-        writes = any(is_a(node, *WRITING_NODES) for node in walk(read_targets(sql).statement))
+        statement = read_targets(sql).statement
+        writes = any(is_a(node, *WRITING_NODES) for node in walk(statement))
         if writes or self._facts.may_call(self._facts.hidden_writers, sql):
             write_anything(plan, state, self._facts.locks)
+        modes = [mode for mode in (strongest_lock(statement), self._view_locks(sql)) if mode is not None]
+        if modes:
+            plan.locked = [(table, max(modes)) for table in state.tables.values() if not table.is_system]
         if state.sequences and (plan.written or self._facts.may_call(SEQUENCE_FUNCTIONS, sql)):
             plan.sequences = uses_of_any(state)
         return plan
+
+    def _view_locks(self, sql: str) -> LockMode | None:
+        """The strongest lock that a view takes which the statement reads, perhaps by others; None: there is none."""
+        facts = self._facts
+        if facts.may_call(facts.update_lockers, sql):
+            return LockMode.UPDATE
+        return LockMode.KEY_SHARE if facts.may_call(facts.lockers, sql) else None
 
     async def _pushed_aggregates(
         self, connection: EngineConnection, document: dict[str, Any], plan: LoadPlan, sql: str, description: bytes
     ) -> Pushed | None:
         """The query with aggregates from storage, if the engine says that its answer looks the same."""
-        if len(plan.scans) != 1 or plan.whole or plan.written or plan.sequences is not None:
+        if len(plan.scans) != 1 or plan.whole or plan.written or plan.locked or plan.sequences is not None:
             return None
         pushed = find_pushed_aggregates(document, plan.scans[0], sql, plan.parameter_oids, self._facts.views)
         if pushed is None:
