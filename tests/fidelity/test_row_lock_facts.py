@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facts import Fact, Witness, fact, parametrized, refused, request, rows, says
+from facts import Done, Fact, Witness, fact, parametrized, refused, request, rows, says
 
 TABLES = (
     "CREATE TABLE accounts (id int PRIMARY KEY, code text UNIQUE, balance int NOT NULL DEFAULT 0)",
@@ -18,6 +18,8 @@ _VIEWS = (
     "CREATE VIEW held_again AS SELECT id AS n FROM held WHERE balance > 0",
     "CREATE VIEW joined AS SELECT a.id, e.id AS entry FROM entries e JOIN accounts a ON a.id = e.account "
     "FOR UPDATE OF e FOR KEY SHARE OF a",
+    "CREATE FUNCTION balance_of(n int) RETURNS int LANGUAGE sql AS 'SELECT balance FROM held WHERE id = n'",
+    "CREATE FUNCTION seen_of(n int) RETURNS SETOF int LANGUAGE sql STABLE AS 'SELECT id FROM held WHERE id = n'",
     "CREATE VIEW plain AS SELECT * FROM accounts",
 )
 _JOIN = "SELECT a.id, e.id FROM entries e JOIN accounts a ON a.id = e.account WHERE e.id = 10"
@@ -102,6 +104,30 @@ VIEWS = [
         _LOCKED[0],
         _UPDATE,
         False,
+    ),
+    _meets("function", "in a function", "SELECT balance_of(1)", "100", _UPDATE, True),
+    _meets("stable", "in one that may be put in its place", "SELECT * FROM seen_of(1)", "1", _UPDATE, True),
+    fact(
+        "written",
+        "a write by such a view is a write as any other",
+        says("BEGIN", "BEGIN"),
+        says("UPDATE held SET balance = 7 WHERE id = 1", "UPDATE 1"),
+        says(_UPDATE, "UPDATE 1", session="two"),
+        says("COMMIT", CONFLICT),
+        says("UPDATE held SET balance = 7 WHERE id = 1", "UPDATE 1"),
+        says("SELECT balance FROM accounts ORDER BY id", rows("7", "100", "100")),
+    ),
+    fact(
+        "explained",
+        "EXPLAIN alone locks nothing, with ANALYZE it does",
+        says("BEGIN", "BEGIN"),
+        says("EXPLAIN SELECT * FROM held", Done("EXPLAIN")),
+        says(_UPDATE, "UPDATE 1", session="two"),
+        says("COMMIT", "COMMIT"),
+        says("BEGIN", "BEGIN"),
+        says("EXPLAIN ANALYZE SELECT * FROM held", Done("EXPLAIN")),
+        says(_UPDATE, "UPDATE 1", session="two"),
+        says("COMMIT", CONFLICT),
     ),
     fact(
         "simple",

@@ -181,12 +181,17 @@ def _facts(
 ) -> PlanFacts:
     definitions = [*views.items(), *functions.items()]
     readers = _with_users(definitions, {name for name, found in functions.items() if any(d.relations for d in found)})
-    writers = {name for name, found in functions.items() if any(d.writes for d in found)}
+    lockers = _with_users(
+        definitions, {name for name, found in views.items() if any(d.locks is not None for d in found)}
+    )
+    update_lockers = _with_users(
+        definitions, {name for name, found in views.items() if any(d.locks == LockMode.UPDATE for d in found)}
+    )
+    # A plan shows which rows a view locks, but not inside of functions.
+    writers = {name for name, found in functions.items() if name in lockers or any(d.writes for d in found)}
     sequence_users = {name for name, found in functions.items() if any(d.uses_sequences for d in found)}
     takers = _with_users(definitions, sequence_users)
     sequence_views = {name for name, found in views.items() if any(d.uses_sequences for d in found)}
-    lockers = {name for name, found in views.items() if any(d.locks is not None for d in found)}
-    update_lockers = {name for name, found in views.items() if any(d.locks == LockMode.UPDATE for d in found)}
     return PlanFacts(
         functions=frozenset(functions),
         table_functions=table_functions,
@@ -199,9 +204,12 @@ def _facts(
             any(name in default for name in takers | _SEQUENCE_FUNCTIONS for default in domain_defaults),
         ),
         sequence_views=frozenset(_with_users(definitions, sequence_views)),
-        locks=any(d.locks == LockMode.UPDATE for found in functions.values() for d in found),
-        lockers=frozenset(_with_users(definitions, lockers)),
-        update_lockers=frozenset(_with_users(definitions, update_lockers)),
+        locks=any(
+            name in update_lockers or any(d.locks == LockMode.UPDATE for d in found)
+            for name, found in functions.items()
+        ),
+        lockers=frozenset(lockers),
+        update_lockers=frozenset(update_lockers),
         has_limit=any(d.has_limit for _, found in definitions for d in found),
     )
 
