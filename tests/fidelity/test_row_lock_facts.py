@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facts import Done, Fact, Witness, fact, parametrized, refused, request, rows, says
+from facts import Done, Fact, Step, Witness, fact, parametrized, refused, request, rows, says
 
 TABLES = (
     "CREATE TABLE accounts (id int PRIMARY KEY, code text UNIQUE, balance int NOT NULL DEFAULT 0)",
@@ -163,6 +163,56 @@ VIEWS = [
     ),
 ]
 
+_PARENTS = (
+    *TABLES,
+    "CREATE TABLE parts (id int PRIMARY KEY, account int REFERENCES accounts (id))",
+    "CREATE TABLE loose (n int)",
+    "INSERT INTO loose VALUES (1), (2)",
+)
+_HOLD_1 = "SELECT id FROM accounts WHERE id = 1 FOR UPDATE"
+_HOLD_2 = "SELECT id FROM accounts WHERE id = 2 FOR UPDATE"
+_SHARE_1 = "SELECT id FROM accounts WHERE id = 1 FOR KEY SHARE"
+
+
+def _locks(name: str, words: str, statements: tuple[str, ...], write: str, loses: bool) -> Fact:
+    """Of several locks in one transaction, that another session's write overtakes."""
+    return fact(
+        name,
+        words,
+        says("BEGIN", "BEGIN"),
+        *(Step(sql, (Done(),)) for sql in statements),
+        Step(write, (Done(),), "two"),
+        says("COMMIT", CONFLICT if loses else "COMMIT"),
+    )
+
+
+STATEMENTS = [
+    _locks("other-shared", "each row has its own strength", (_HOLD_2, _SHARE_1), _UPDATE, False),
+    _locks("other-held", "the one held", (_HOLD_2, _SHARE_1), _UPDATE_OTHER, True),
+    _locks("other-gone", "and the one shared", (_HOLD_2, _SHARE_1), _DELETE, True),
+    _locks("then-shared", "of one row the strongest counts", (_HOLD_1, _SHARE_1), _UPDATE, True),
+    _locks("then-held", "in either order", (_SHARE_1, _HOLD_1), _UPDATE, True),
+    _locks("held-last", "behind others, too", (_SHARE_1, _HOLD_2), _UPDATE_OTHER, True),
+    _locks("parent", "a parent stays shared", (_HOLD_2, "INSERT INTO parts VALUES (1, 1)"), _UPDATE, False),
+    _locks("parent-gone", "and there", (_HOLD_2, "INSERT INTO parts VALUES (1, 1)"), _DELETE, True),
+    _locks("held-parent", "a held one is held", (_HOLD_1, "INSERT INTO parts VALUES (1, 1)"), _UPDATE, True),
+    _locks("parent-held", "from then on", ("INSERT INTO parts VALUES (1, 1)", _HOLD_1), _UPDATE, True),
+    _locks(
+        "without-key",
+        "rows without a primary key have locks, too",
+        ("SELECT n FROM loose WHERE n = 1 FOR UPDATE",),
+        "UPDATE loose SET n = 3 WHERE n = 1",
+        True,
+    ),
+    _locks(
+        "without-key-other",
+        "of their own",
+        ("SELECT n FROM loose WHERE n = 1 FOR UPDATE",),
+        "UPDATE loose SET n = 3 WHERE n = 2",
+        False,
+    ),
+]
+
 DEFINITIONS = [
     *(
         fact(
@@ -239,6 +289,11 @@ DEFINITIONS = [
 @parametrized(MIXED)
 def test_clauses_that_differ(fact: Fact, witness: Witness) -> None:
     witness.confirm(fact, given=TABLES)
+
+
+@parametrized(STATEMENTS)
+def test_several_locks(fact: Fact, witness: Witness) -> None:
+    witness.confirm(fact, given=_PARENTS)
 
 
 @parametrized(VIEWS)

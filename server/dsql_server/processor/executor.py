@@ -239,7 +239,7 @@ class Executor(EngineConversation):
     # -- after a statement that may write --------------------------------------------------------------------
 
     def note_statement(self, plan: LoadPlan) -> None:
-        """Remember what the statement may write or lock, before its outcome is known."""
+        """Remember what the statement may write or lock, before its outcome is known and once its rows are loaded."""
         workspace = self.workspace
         assert workspace is not None
         for table in plan.written:
@@ -250,14 +250,9 @@ class Executor(EngineConversation):
             work = workspace.work(table)
             work.written = work.may_lose_rows = True
         for table in plan.key_shared:
-            work = workspace.work(table)
-            work.locked = True
-            if plan.locks_unseen:
-                work.lock_mode = LockMode.UPDATE
-        for table, lock_mode in plan.locked:
-            work = workspace.work(table)
-            work.locked = True
-            work.lock_mode = max(work.lock_mode, lock_mode)
+            workspace.work(table).note_lock(LockMode.UPDATE if plan.locks_unseen else LockMode.KEY_SHARE)
+        for table, mode in plan.locked:
+            workspace.work(table).note_lock(mode)
 
     async def after_write(self, plan: LoadPlan, bound: Bound, tag: bytes, sizes: bool = False) -> None:
         """Count the changed rows and look for keys that were taken before the transaction began.

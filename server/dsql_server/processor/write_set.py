@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import islice
 from struct import Struct
 
 from dsql_server.catalog.state import Index, Table
@@ -35,7 +36,7 @@ class DuplicateInSnapshot(Exception):
 class TableWork:
     """One table's part of the workspace."""
 
-    __slots__ = ("loaded", "lock_mode", "locked", "may_lose_rows", "table", "verified", "whole", "written")
+    __slots__ = ("loaded", "locked", "may_lose_rows", "strong_among", "table", "verified", "whole", "written")
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -43,9 +44,19 @@ class TableWork:
         self.written = False
         self.locked = False
         self.may_lose_rows = False  #: a DELETE or a key update ran
-        self.lock_mode = LockMode.KEY_SHARE
+        self.strong_among = 0  #: so many of the rows loaded first may be locked FOR UPDATE, the others not
         self.verified: set[bytes] = set()  #: new keys known to be free in the snapshot
         self.whole = False
+
+    def note_lock(self, mode: LockMode) -> None:
+        """A statement locks rows, all of which are loaded."""
+        self.locked = True
+        if mode > LockMode.KEY_SHARE:
+            self.strong_among = len(self.loaded)
+
+    def weakly_locked(self) -> set[bytes]:
+        """Keys of loaded rows that can't be locked but FOR KEY SHARE."""
+        return set(islice(self.loaded, self.strong_among, None))
 
 
 def extraction_sql(table: Table, everything: bool) -> str:
@@ -122,8 +133,10 @@ class TableDelta:
                     mutations.append(Mutation(key, None))
                     self._index_entries(key, before, None, storage)
                     gone.append(key)
+        weak = work.weakly_locked() if locked else ()
         for image in locked:
-            claims.append(Claim(key_of(image), work.lock_mode))
+            key = key_of(image)
+            claims.append(Claim(key, LockMode.KEY_SHARE if key in weak else LockMode.UPDATE))
         if self._table.unbuilt_unique_indexes:
             check_unbuilt(self._table, written, gone, storage, self._t_start)
         return len(own) + len(gone)
@@ -152,9 +165,10 @@ class TableDelta:
                     self._mutations.append(Mutation(key, None))
                     self._plain_entries(key, content, None)
                     lost.append(key)
+        weak = self._work.weakly_locked() if locked else ()
         for image in locked:
             for key in keys.get(image, []):
-                self._claims.append(Claim(key, self._work.lock_mode))
+                self._claims.append(Claim(key, LockMode.KEY_SHARE if key in weak else LockMode.UPDATE))
         if self._table.unbuilt_unique_indexes:
             check_unbuilt(self._table, written, lost, storage, self._t_start)
         return len(own)
