@@ -14,6 +14,8 @@ STALE = refused("schema has been updated by another transaction (OC001)", "40001
 TABLE = ("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 10)")
 #: How often a build may be over before anybody has looked.
 BUILDS_MAX = 20
+#: Of 3,000 rows: over so many a session looks before the build is through.
+BUILT_BATCHES = 8
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,8 @@ def test_a_build_that_completes_is_a_change(strict: Witness) -> None:
     """A session that has seen the index invalid meets OC001 before it sees it valid."""
     session = strict.session("one")
     session.execute("CREATE TABLE built (id int PRIMARY KEY, v int)")
-    session.execute("INSERT INTO built SELECT g, g FROM generate_series(1, 3000) g")
+    for batch in range(BUILT_BATCHES):
+        session.execute("INSERT INTO built SELECT g, g FROM generate_series(%s + 1, %s + 3000) g", [batch * 3000] * 2)
     for _ in range(BUILDS_MAX):
         session.execute("CREATE INDEX ASYNC by_v ON built (v)")
         seen = _until_valid(session, "by_v")
