@@ -13,7 +13,7 @@ from typing import Any
 
 PURE_PYTHON_VARIABLE = "DSQLKIT_PURE_PYTHON"
 #: The extension's own number must be the same; one more for each change of what it offers.
-VERSION = 4
+VERSION = 5
 
 
 def _load() -> Any:

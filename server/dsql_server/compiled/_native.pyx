@@ -37,7 +37,7 @@ cdef inline void put64(uint8_t* at, int64_t value) noexcept nogil:
     put32(at + 4, <int32_t>value)
 
 
-VERSION = 4  #: as dsql_server.compiled.VERSION
+VERSION = 5  #: as dsql_server.compiled.VERSION
 
 
 # -- bytes that grow -------------------------------------------------------------------------------------------
@@ -897,14 +897,13 @@ cdef extern from *:
     #include <linux/aio_abi.h>
     #define HAS_KERNEL_AIO 1
     #define SYNCS_AT_ONCE 16
-    /* Starts writing the files' bytes out, then asks for their syncs: how many were taken, or -errno. */
+    /* Asks for the files' syncs, all at once: how many were taken, or -errno. */
     static long submit_syncs_now(unsigned long context, int event, int count, const int *files, const int *slots) {
         struct iocb blocks[SYNCS_AT_ONCE];
         struct iocb *pointers[SYNCS_AT_ONCE];
         long taken;
         memset(blocks, 0, sizeof blocks);
         for (int i = 0; i < count; i++) {
-            syscall(SYS_sync_file_range, files[i], 0L, 0L, 2);
             blocks[i].aio_data = (unsigned long long)slots[i];
             blocks[i].aio_fildes = (unsigned int)files[i];
             blocks[i].aio_lio_opcode = IOCB_CMD_FDSYNC;

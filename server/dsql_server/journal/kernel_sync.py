@@ -46,8 +46,8 @@ class _Time(ctypes.Structure):
 class KernelSync:
     """Syncs files behind the event loop's back. :meth:`close` it; callbacks run on the loop's thread.
 
-    What :meth:`fdatasync` asks for begins with :meth:`submit`, so that the files' bytes are all on their way to the
-    disk before it is flushed for the first of them.
+    What :meth:`fdatasync` asks for begins with :meth:`submit`: one system call for all copies, once each of them has
+    been written to.
     Raises OSError where the kernel has no asynchronous I/O or doesn't allow it: use threads then.
     """
 
