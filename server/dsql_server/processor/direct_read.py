@@ -112,10 +112,19 @@ class DirectAnswer:
                 self._places.append((column.scan, len(own)))
                 own.append([])
             own[-1].append((column.position, output))
-        self._scans = [_ScanRows(scan.access, own) for scan, own in zip(read.scans, segments, strict=True)]
+        sorted_by: list[list[Column]] = [[] for _ in read.scans]
+        for order in read.order:
+            sorted_by[order.column.scan].append(order.column)
+        self._scans = [
+            _ScanRows(scan.access, own, columns)
+            for scan, own, columns in zip(read.scans, segments, sorted_by, strict=True)
+        ]
         #: By the last column first: sorting keeps the order of equals.
         is_alone = len(read.scans) == 1
-        self._sorts = [(_sort_key(order.column, is_alone), order.descending) for order in reversed(read.order)]
+        self._sorts = [
+            (_sort_key(order.column.scan, sorted_by[order.column.scan].index(order.column), is_alone), order.descending)
+            for order in reversed(read.order)
+        ]
 
     def rows(self, bound: Bound, storage: StorageReader, t: Timestamp) -> list[bytes] | None:
         """DataRow messages as of ``t``; None where the engine has to answer, with rows or with an error.
@@ -173,35 +182,30 @@ class DirectAnswer:
 class _Row:
     """A stored row as the statement uses it."""
 
-    __slots__ = ("checked", "segments", "stored")
+    __slots__ = ("checked", "places", "segments", "stored")
 
-    def __init__(self, stored: bytes, checked: list[bytes | None]) -> None:
+    def __init__(self, stored: bytes, checked: list[bytes | None], places: list[tuple[bool, bytes]]) -> None:
         self.stored = stored
         self.checked = checked  #: the values that conditions look at, encoded
+        self.places = places  #: by columns of ORDER BY; NULLs sort behind all values, as in PostgreSQL
         self.segments: list[bytes] = []  #: what of it is sent; none as long as it hasn't been
 
 
-def _sort_key(column: Column, is_alone: bool) -> Callable[[Any], tuple[bool, bytes]]:
-    """What rows (of the only scan) or combinations of rows are sorted by.
-
-    NULLs sort behind all values, as in PostgreSQL.
-    """
-    scan, read, encode = column.scan, field_reader(column.position), value_encoder(column.type_oid)
-
-    def key(found: Any) -> tuple[bool, bytes]:
-        value = read(found.stored if is_alone else found[scan].stored)
-        return (True, b"") if value is None else (False, encode(value))
-
-    return key
+def _sort_key(scan: int, number: int, is_alone: bool) -> Callable[[Any], tuple[bool, bytes]]:
+    """What rows (of the only scan) or combinations of rows are sorted by: the scan's column of that number."""
+    if is_alone:
+        return lambda row: row.places[number]
+    return lambda rows: rows[scan].places[number]
 
 
 class _ScanRows:
     """One scan: the rows of its access path that meet all of its conditions."""
 
-    def __init__(self, access: Access, segments: list[list[tuple[int, Output]]]) -> None:
+    def __init__(self, access: Access, segments: list[list[tuple[int, Output]]], sorted_by: list[Column]) -> None:
         self._access = access
         self._read = access.reader()
         self._writers = [row_writer(columns) for columns in segments]
+        self._sorted_by = [(field_reader(c.position), value_encoder(c.type_oid)) for c in sorted_by]
         self._shown: dict[bytes, _Row] = {}  #: by their stored form, which says all that there is to know
         conditions = access.conditions.pushed
         self._getters = [getter for _, _, _, getter in conditions]
@@ -248,7 +252,9 @@ class _ScanRows:
     def _row(self, value: bytes) -> _Row:
         """The row, kept for the next time: what is read once is often read again."""
         checked = [None if (field := read(value)) is None else encode(field) for read, encode in self._readers]
-        row = _Row(value, checked)
+        fields = [(read(value), encode) for read, encode in self._sorted_by]
+        places = [(True, b"") if field is None else (False, encode(field)) for field, encode in fields]
+        row = _Row(value, checked, places)
         if len(value) <= SHOWN_ROW_BYTES_MAX:
             if len(self._shown) >= SHOWN_ROWS_MAX:
                 self._shown.clear()
