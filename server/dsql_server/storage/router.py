@@ -78,11 +78,6 @@ class StorageRouter:
 
     # Reading -----------------------------------------------------------------------------------------------------
 
-    def _node_of(self, key: bytes) -> StorageNode:
-        if key[:RELATION_PREFIX_BYTES] not in self._relations:
-            self._map.add_relation(key[:RELATION_PREFIX_BYTES])
-        return self.nodes[self._shards[bisect_right(self._starts, key) - 1].node]
-
     def get(self, key: bytes, t: Timestamp) -> bytes | None:
         """The value of the key as of ``t``, or None. Raises SnapshotTooOld."""
         if key[:RELATION_PREFIX_BYTES] not in self._relations:
@@ -92,7 +87,7 @@ class StorageRouter:
     def get_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
         """The values of the keys as of ``t``, in their order. Raises SnapshotTooOld."""
         if len(keys) == 1:
-            return [self._node_of(keys[0]).get(keys[0], t)]
+            return [self.get(keys[0], t)]
         relations, shards, starts = self._relations, self._shards, self._starts
         wanted: dict[int, list[int]] = {}
         for at, key in enumerate(keys):
