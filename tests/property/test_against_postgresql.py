@@ -20,7 +20,6 @@ from random_writes import ScriptGenerator
 from two_servers import Difference, Parameter, Step, TwoServers
 
 from dsql_server.testing import LocalCluster
-from dsql_server.testing.plain_postgresql import plain_postgresql
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
 #: Examples of each kind, and transactions in each of them.
@@ -44,12 +43,6 @@ _size = settings(
     phases=(Phase.explicit, Phase.generate),  # scripts are shortened here, statement by statement
     suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(scope="module")
-def reference() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    with plain_postgresql() as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from two_servers import Parameter, Step, TwoServers
 
 from dsql_server.testing import LocalCluster
-from dsql_server.testing.plain_postgresql import plain_postgresql
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
 QUERIES = 4000 if FULL else 500
@@ -44,12 +43,6 @@ CONDITIONS = (
     "tag = '00000000-0000-0000-0000-000000000011'", "ratio < {n}", "name LIKE 'n1%'", "number + small > {n}", "1 = 2",
     "id = {n}", "clock < '08:10'",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def reference() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    with plain_postgresql() as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from two_servers import Parameter, Step, TwoServers
 
 from dsql_server.processor.pushed_aggregates import GROUPED_ROWS_MIN
 from dsql_server.testing import LocalCluster
-from dsql_server.testing.plain_postgresql import plain_postgresql
 
 FULL = os.environ.get("DSQLKIT_FULL") == "1"
 QUERIES = 4000 if FULL else 300
@@ -43,12 +42,6 @@ CONDITIONS = (
     "name > 'n1'", "code = 'c{s}'", "flag", "flag IS NOT NULL", "amount >= 1.2345", "1 = 2", "name LIKE 'n1%'",
     "day > '2024-02-10'", "at <= '2024-02-01 00:00Z'", "number + small > {n}",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def reference() -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    with plain_postgresql() as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -38,11 +38,10 @@ class Mailbox:
         self._receivers[actor.address] = actor.handlers
 
     def send(self, sender: str, receiver: str, message: Message) -> None:
-        if type(message) is Committed:
-            # Somebody waits for it; what is sent to storage at the same time can wait.
-            self._queue.appendleft((self._receivers[receiver][type(message)], sender, message))
-        else:
-            self._queue.append((self._receivers[receiver][type(message)], sender, message))
+        kind = type(message)
+        # Somebody waits for an answer; what is sent to storage at the same time can wait.
+        add = self._queue.appendleft if kind is Committed else self._queue.append
+        add((self._receivers[receiver][kind], sender, message))
         if not self._delivering:
             self._deliver()
 

@@ -242,7 +242,6 @@ cdef int put_numeric(Buffer* out, const uint8_t* value, Py_ssize_t size) except 
         text[at] = c"."
         at += 1
         place = at
-        i = weight + 1 if weight >= -1 else 0
         for i in range((scale + 3) // 4):
             group = weight + 1 + i
             group = ((value[2 * group] << 8) | value[2 * group + 1]) if 0 <= group < count else 0
@@ -259,32 +258,43 @@ cdef int put_numeric(Buffer* out, const uint8_t* value, Py_ssize_t size) except 
     return 0
 
 
-cdef class RowWriter:
-    """See dsql_server.encoding.output.RowWriter."""
+cdef class RowFields:
+    """Fields of stored rows, by position and kind; what is common to those that read them."""
 
     cdef int count, last
     cdef int* positions
     cdef int* kinds
-    cdef tuple outputs
 
-    def __cinit__(self, columns):
+    cdef int keep(self, columns, int positions_max) except -1:
+        """``columns`` begin with the position, from 0 and below ``positions_max``, and the kind."""
         self.count = len(columns)
         self.last = -1
         self.positions = <int*>malloc(sizeof(int) * (self.count + 1))
         self.kinds = <int*>malloc(sizeof(int) * (self.count + 1))
         if self.positions == NULL or self.kinds == NULL:
             raise MemoryError()
-        self.outputs = tuple([output for _, _, output in columns])
-        for at, (position, kind, _) in enumerate(columns):
-            if not 0 <= position < 100000:
+        for at, column in enumerate(columns):
+            if not 0 <= column[0] < positions_max:
                 raise ValueError("a field's position out of range")
-            self.positions[at] = position
-            self.kinds[at] = kind
-            self.last = max(self.last, position)
+            self.positions[at] = column[0]
+            self.kinds[at] = column[1]
+            self.last = max(self.last, self.positions[at])
+        return 0
 
     def __dealloc__(self):
         free(self.positions)
         free(self.kinds)
+
+
+cdef class RowWriter(RowFields):
+    """See dsql_server.encoding.output.row_writer."""
+
+    cdef tuple outputs
+
+    def __cinit__(self, columns):
+        """``columns``: (position, kind, output)"""
+        self.keep(columns, 100000)
+        self.outputs = tuple([output for _, _, output in columns])
 
     def __call__(self, bytes row not None):
         cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(row)
@@ -381,36 +391,18 @@ cdef enum KeyKind:
     KEY_TEXT = 5
 
 
-cdef class RowKey:
+cdef class RowKey(RowFields):
     """See dsql_server.encoding.keys.KeyEncoder.from_row."""
 
     cdef bytes start
-    cdef int count, last
-    cdef int* positions
-    cdef int* kinds
     cdef tuple encoders, nulls
 
     def __cinit__(self, bytes start not None, columns):
         """``columns``: (position, kind, encoder, marker of NULL)"""
         self.start = start
-        self.count = len(columns)
-        self.last = -1
-        self.positions = <int*>malloc(sizeof(int) * (self.count + 1))
-        self.kinds = <int*>malloc(sizeof(int) * (self.count + 1))
-        if self.positions == NULL or self.kinds == NULL:
-            raise MemoryError()
+        self.keep(columns, 64)
         self.encoders = tuple([encoder for _, _, encoder, _ in columns])
         self.nulls = tuple([null[0] for _, _, _, null in columns])
-        for at, (position, kind, _, _) in enumerate(columns):
-            if not 0 <= position < 64:
-                raise ValueError("a field's position out of range")
-            self.positions[at] = position
-            self.kinds[at] = kind
-            self.last = max(self.last, position)
-
-    def __dealloc__(self):
-        free(self.positions)
-        free(self.kinds)
 
     def __call__(self, bytes row not None):
         cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(row)
