@@ -133,6 +133,8 @@ class Transactions(ClientStream):
             )
             # Without it, the session's prepared statements and settings are gone, so the session goes, too.
             executor.connection.on_lost = self.wind_up
+            if self.closed:  # the client left meanwhile, when there was no processor to be abandoned
+                services.pool.abandon(processor)
         if executor.workspace is None:
             catalog = self.services.catalog
             # Not once: others may change the catalog during a replay, and a transaction sees the whole of its version.
