@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dsql_server.compiled import VERSION, native
+from dsql_server import compiled
+from dsql_server.compiled import VERSION
 from dsql_server.encoding import executions, keys, output, parameter_rows, rows
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.parameter_rows import ParameterField
@@ -22,7 +23,9 @@ from dsql_server.processor.access import NOT_EXACT, Bound
 from dsql_server.processor.conditions import MODIFIER_OFFSET
 from dsql_server.processor.direct_insert import _parameter_field
 
-pytestmark = pytest.mark.skipif(native is None, reason="this installation has no extension module to compare")
+pytestmark = pytest.mark.skipif(
+    compiled.encoding is None, reason="this installation has no extension modules to compare"
+)
 
 _TYPES = (
     oids.BOOL, oids.INT2, oids.INT4, oids.INT8, oids.FLOAT8, oids.NUMERIC, oids.TEXT, oids.VARCHAR, oids.UUID,
@@ -101,14 +104,14 @@ def test_a_row_that_is_cut_off_is_read_no_further(drawn: tuple[list[int], bytes]
 def test_keys_are_made_alike(drawn: tuple[list[int], bytes], nulls_first: bool, data: st.DataObject) -> None:
     types, row = drawn
     columns = data.draw(st.permutations(list(enumerate(types))))
-    compiled = keys.KeyEncoder(77, columns, [nulls_first] * len(columns))
+    encoder = keys.KeyEncoder(77, columns, [nulls_first] * len(columns))
     twin = python_key(columns, [nulls_first] * len(columns))
-    assert outcome(compiled.from_row, row) == outcome(twin.from_row, row)
+    assert outcome(encoder.from_row, row) == outcome(twin.from_row, row)
 
 
 def python_key(columns: list[tuple[int, int]], nulls_first: list[bool]) -> keys.KeyEncoder:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "native", None)
+        patch.setattr(keys.compiled, "encoding", None)
         return keys.KeyEncoder(77, columns, nulls_first)
 
 
@@ -184,7 +187,7 @@ def test_executions_are_split_alike(data: st.DataObject | None) -> None:
             request = request[:at]
         elif damage == 3:
             request = request[:at] + b"\0" + request[at:]
-    assert native.split_execution(request) == executions._split_execution(request)
+    assert compiled.encoding.split_execution(request) == executions._split_execution(request)
 
 
 def test_a_request_is_split() -> None:
@@ -200,13 +203,13 @@ def test_a_request_is_split() -> None:
 )
 def test_changes_are_encoded_alike(claimed: list[tuple[bytes, LockMode]], changed: list[tuple[bytes, Any]]) -> None:
     claims, mutations = [Claim(*c) for c in claimed], [Mutation(*m) for m in changed]
-    assert native.encode_changes(claims, mutations) == record._encode_changes(claims, mutations)
+    assert compiled.journal.encode_changes(claims, mutations) == record._encode_changes(claims, mutations)
 
 
 @given(st.integers(0, 300), st.lists(st.binary(max_size=9)))
 def test_data_rows_are_made_alike(width: int, segments: list[bytes]) -> None:
-    assert native.data_row(width, segments) == output._data_row(width, segments)
+    assert compiled.encoding.data_row(width, segments) == output._data_row(width, segments)
 
 
 def test_an_extension_of_another_version_is_not_used() -> None:
-    assert native.VERSION == VERSION
+    assert {m.VERSION for m in (compiled.encoding, compiled.storage, compiled.journal)} == {VERSION}

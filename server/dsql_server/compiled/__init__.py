@@ -1,6 +1,6 @@
-"""The innermost loops, compiled: ``native`` is the extension module, or None.
+"""The innermost loops, compiled: ``encoding``, ``storage`` and ``journal`` are extension modules, each of them or None.
 
-It is built at install where there is a C compiler. Everything in it has a twin in Python beside its callers, which
+They are built at install where there is a C compiler. Everything in them has a twin in Python beside its callers, which
 says what it means, and which is used where the module couldn't be built, is of another version of the source, or
 ``DSQLKIT_PURE_PYTHON=1`` is in the environment.
 """
@@ -12,18 +12,20 @@ import os
 from typing import Any
 
 PURE_PYTHON_VARIABLE = "DSQLKIT_PURE_PYTHON"
-#: The extension's own number must be the same; one more for each change of what it offers.
-VERSION = 5
+#: The extensions' own number must be the same; one more for each change of what they offer.
+VERSION = 6
 
 
-def _load() -> Any:
+def _load(name: str) -> Any:
     if os.environ.get(PURE_PYTHON_VARIABLE, "") not in ("", "0"):
         return None
     try:
-        module = importlib.import_module("dsql_server.compiled._native")
+        module = importlib.import_module(f"dsql_server.compiled.{name}")
     except ImportError:
         return None
     return module if module.VERSION == VERSION else None
 
 
-native: Any = _load()
+encoding: Any = _load("_encoding")
+storage: Any = _load("_storage")
+journal: Any = _load("_journal")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct, error
 
-from dsql_server.compiled import native
+from dsql_server import compiled
 
 _BIND = ord("B")
 _DESCRIBE = b"D\x00\x00\x00\x06P\x00"
@@ -67,4 +67,6 @@ def _split_execution(data: bytes) -> RawExecution | None:
     return name, values, formats, bind[at:], bool(rest)
 
 
-split_execution: Callable[[bytes], RawExecution | None] = _split_execution if native is None else native.split_execution
+split_execution: Callable[[bytes], RawExecution | None] = (
+    _split_execution if compiled.encoding is None else compiled.encoding.split_execution
+)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 
-from dsql_server.compiled import native
+from dsql_server import compiled
 from dsql_server.encoding import numeric, rows
 from dsql_server.encoding import type_oids as oid
 
@@ -255,13 +255,13 @@ class KeyEncoder:
         if not self.columns:
             start = self.prefix
             return lambda value: start
-        if native is not None and max(index for index, _ in self.columns) < _COMPILED_FIELDS_MAX:
+        if compiled.encoding is not None and max(index for index, _ in self.columns) < _COMPILED_FIELDS_MAX:
             columns = [
                 (index, _KINDS.get(encode, _BY_CALL), encode, null)
                 for (index, _), encode, null in zip(self.columns, self._encoders, self._null_markers, strict=True)
             ]
-            compiled: Callable[[bytes], bytes] = native.RowKey(self.prefix, columns)
-            return compiled
+            from_row: Callable[[bytes], bytes] = compiled.encoding.RowKey(self.prefix, columns)
+            return from_row
         if len(self.columns) == 1:
             read_one, encode = rows.field_reader(self.columns[0][0]), self._encoders[0]
             null_key, start_not_null = self.prefix + self._null_markers[0], self.prefix + NOT_NULL

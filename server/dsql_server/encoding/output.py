@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from struct import Struct
 
-from dsql_server.compiled import native
+from dsql_server import compiled
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.parameters import NotUnderstood
 from dsql_server.encoding.rows import fields
@@ -147,8 +147,8 @@ def row_writer(columns: Sequence[tuple[int, Output]]) -> Callable[[bytes], bytes
     """A function that writes these fields (by position, from 0) of stored rows one after the other, each as its output
     function does; NULL where a row has fewer fields. It raises what they raise, ValueError or struct.error for bytes
     that are no row."""
-    if native is not None:
-        writer: Callable[[bytes], bytes] = native.RowWriter(
+    if compiled.encoding is not None:
+        writer: Callable[[bytes], bytes] = compiled.encoding.RowWriter(
             [(position, _KINDS.get(output, _BY_CALL), output) for position, output in columns]
         )
         return writer
@@ -175,4 +175,4 @@ def _data_row(width: int, segments: list[bytes]) -> bytes:
     return _pack_head(_DATA_ROW, len(body) + 6, width) + body
 
 
-data_row: Callable[[int, list[bytes]], bytes] = _data_row if native is None else native.data_row
+data_row: Callable[[int, list[bytes]], bytes] = _data_row if compiled.encoding is None else compiled.encoding.data_row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from dsql_server.compiled import native
+from dsql_server import compiled
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.rows import join
 
@@ -37,8 +37,8 @@ def parameter_row(columns: Sequence[ParameterField]) -> Callable[[Any], bytes]:
 
     It raises what the fields' ``read`` raises.
     """
-    if native is not None:
-        row: Callable[[Any], bytes] = native.ParameterRow([_compiled(column) for column in columns])
+    if compiled.encoding is not None:
+        row: Callable[[Any], bytes] = compiled.encoding.ParameterRow([_compiled(column) for column in columns])
         return row
     reads = [column.read for column in columns]
     return lambda bound: join([read(bound) for read in reads])

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from struct import Struct
 
-from dsql_server.compiled import native
+from dsql_server import compiled
 
 #: System call numbers by machine: io_setup, io_destroy, io_getevents, io_submit.
 _SYSTEM_CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
@@ -81,10 +81,12 @@ class KernelSync:
         if not asked:
             return
         self._asked = []
-        if native is not None:
-            taken = native.submit_syncs(self._context.value, self._eventfd, asked)
+        if compiled.journal is not None:
+            taken = compiled.journal.submit_syncs(self._context.value, self._eventfd, asked)
         else:
             taken = self._submit_one_by_one(asked)
+        # The kernel's workers run on this processor: they write first, then the caller goes on while the disk works.
+        os.sched_yield()
         if taken < len(asked):
             # Told later: whoever asked is still in the middle of it.
             error = -taken if taken < 0 else errno.EAGAIN
@@ -133,8 +135,8 @@ class KernelSync:
 
     def _events_now(self, at_least: int, wait_ns: int | None) -> list[tuple[int, int]]:
         """Slots and results of syncs that are done; waits for ``at_least``, up to ``wait_ns`` (None: for ever)."""
-        if native is not None:
-            found = native.take_events(self._context.value, at_least, -1 if wait_ns is None else wait_ns)
+        if compiled.journal is not None:
+            found = compiled.journal.take_events(self._context.value, at_least, -1 if wait_ns is None else wait_ns)
             if isinstance(found, int):
                 raise OSError(-found, os.strerror(-found))
             done: list[tuple[int, int]] = found

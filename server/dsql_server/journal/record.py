@@ -14,7 +14,7 @@ from struct import Struct, pack, unpack_from
 from typing import NamedTuple
 from zlib import crc32
 
-from dsql_server.compiled import native
+from dsql_server import compiled
 from dsql_server.interfaces.messages import Claim, CommittedTransaction, Mutation, Timestamp
 
 MAGIC = b"DSJ1"
@@ -88,7 +88,7 @@ def _encode_changes(claims: Sequence[Claim], mutations: Sequence[Mutation]) -> b
     return b"".join(parts)
 
 
-encode_changes = _encode_changes if native is None else native.encode_changes
+encode_changes = _encode_changes if compiled.journal is None else compiled.journal.encode_changes
 
 
 def decode_transaction(data: bytes, at: int = 0) -> CommittedTransaction:

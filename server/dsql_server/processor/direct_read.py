@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from pglast import ast
 from pglast.enums import SetOperation, SortByDir, SortByNulls
 
+from dsql_server import compiled
 from dsql_server.catalog.state import Table
-from dsql_server.compiled import native
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.keys import KEY_TYPE_OIDS, value_encoder
 from dsql_server.encoding.orderings import ORDERINGS
@@ -165,8 +165,8 @@ class DirectAnswer:
             assert value is not None
             return _exact(type_oids[at], value, formats[at], zone_is_utc)
 
-        if native is not None:
-            values: list[bytes | None] = native.exact_values(given, formats, self._plain, exact)
+        if compiled.encoding is not None:
+            values: list[bytes | None] = compiled.encoding.exact_values(given, formats, self._plain, exact)
             return values
         return [None if value is None else exact(at) for at, value in enumerate(given)]
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import Rdict
 
-from dsql_server.compiled import native
+from dsql_server import compiled
 from dsql_server.encoding import keys as key_encoding
 from dsql_server.encoding.rows import projector
 from dsql_server.interfaces.commit_path import (
@@ -76,7 +76,7 @@ def _put_versions(put: Callable[[bytes, bytes], None], mutations: Sequence[Mutat
     return deletions
 
 
-put_versions = _put_versions if native is None else native.put_versions
+put_versions = _put_versions if compiled.storage is None else compiled.storage.put_versions
 
 
 #: In place of a value that has to be read from the database.
@@ -149,8 +149,8 @@ class StorageNode:
     def _read_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
         version = _pack(TIMESTAMP_MAX - t)
         iterator = self._iterator()
-        if native is not None:
-            values: list[bytes | None] = native.read_versions(iterator, keys, version)
+        if compiled.storage is not None:
+            values: list[bytes | None] = compiled.storage.read_versions(iterator, keys, version)
             return values
         seek, valid, read_key, read_value = iterator.seek, iterator.valid, iterator.key, iterator.value
         found: list[bytes | None] = []
@@ -184,8 +184,8 @@ class StorageNode:
         project = None if projection is None else projector(projection)
         remaining = -1 if limit is None else limit
         newest = _pack(TIMESTAMP_MAX - t)
-        if native is not None and test is None and project is None:
-            whole, seen = native.scan_versions(
+        if compiled.storage is not None and test is None and project is None:
+            whole, seen = compiled.storage.scan_versions(
                 self._items, start, end, newest, -1 if limit is None else limit, VERSIONS_STEPPED_MAX
             )
             return ScanResult(whole, seen, 0)

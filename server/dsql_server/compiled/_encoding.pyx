@@ -1,96 +1,38 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False
-"""The innermost loops over rows and messages, compiled.
+"""Rows, keys, parameters and messages: the loops over their fields.
 
-Each has a twin in Python, which says what it means and is used where this module couldn't be built. What isn't the
-plain case here is left to the twin: it knows all cases, and raises the errors.
+See dsql_server.compiled.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memset
+include "memory.pxi"
 
 
+cdef class RowFields:
+    """Fields of stored rows, by position and kind; what is common to those that read them."""
 
-cdef inline int32_t i32(const uint8_t* at) noexcept nogil:
-    return <int32_t>((<uint32_t>at[0] << 24) | (<uint32_t>at[1] << 16) | (<uint32_t>at[2] << 8) | at[3])
+    cdef int count, last
+    cdef int* positions
+    cdef int* kinds
 
-
-cdef inline int i16(const uint8_t* at) noexcept nogil:
-    cdef int value = (at[0] << 8) | at[1]
-    return value - 65536 if value >= 32768 else value
-
-
-cdef inline int64_t i64(const uint8_t* at) noexcept nogil:
-    return <int64_t>((<uint64_t><uint32_t>i32(at) << 32) | <uint32_t>i32(at + 4))
-
-
-cdef inline void put32(uint8_t* at, int32_t value) noexcept nogil:
-    at[0] = <uint8_t>(<uint32_t>value >> 24)
-    at[1] = <uint8_t>(<uint32_t>value >> 16)
-    at[2] = <uint8_t>(<uint32_t>value >> 8)
-    at[3] = <uint8_t>value
-
-
-cdef inline void put64(uint8_t* at, int64_t value) noexcept nogil:
-    put32(at, <int32_t>(<uint64_t>value >> 32))
-    put32(at + 4, <int32_t>value)
-
-
-VERSION = 5  #: as dsql_server.compiled.VERSION
-
-
-# -- bytes that grow -------------------------------------------------------------------------------------------
-
-cdef struct Buffer:
-    uint8_t* data
-    Py_ssize_t size
-    Py_ssize_t room
-
-
-cdef uint8_t* grow(Buffer* buffer, Py_ssize_t more) except NULL:
-    """Room for ``more`` bytes behind what is there, which counts as taken."""
-    cdef Py_ssize_t wanted = buffer.size + more
-    cdef uint8_t* data
-    if wanted > buffer.room or buffer.data == NULL:
-        data = <uint8_t*>realloc(buffer.data, 2 * wanted + 256)
-        if data == NULL:
+    cdef int keep(self, columns, int positions_max) except -1:
+        """``columns`` begin with the position, from 0 and below ``positions_max``, and the kind."""
+        self.count = len(columns)
+        self.last = -1
+        self.positions = <int*>malloc(sizeof(int) * (self.count + 1))
+        self.kinds = <int*>malloc(sizeof(int) * (self.count + 1))
+        if self.positions == NULL or self.kinds == NULL:
             raise MemoryError()
-        buffer.data = data
-        buffer.room = 2 * wanted + 256
-    data = buffer.data + buffer.size
-    buffer.size = wanted
-    return data
+        for at, column in enumerate(columns):
+            if not 0 <= column[0] < positions_max:
+                raise ValueError("a field's position out of range")
+            self.positions[at] = column[0]
+            self.kinds[at] = column[1]
+            self.last = max(self.last, self.positions[at])
+        return 0
 
-
-cdef bytes taken(Buffer* buffer):
-    return PyBytes_FromStringAndSize(<char*>buffer.data, buffer.size)
-
-
-# -- stored rows -----------------------------------------------------------------------------------------------
-
-cdef int locate(const uint8_t* row, Py_ssize_t end, int last, Py_ssize_t* starts) except -1:
-    """Where the fields up to ``last`` begin, with their lengths; -1 for those that the row is too old to have."""
-    cdef Py_ssize_t at = 2
-    cdef int32_t length
-    cdef int fields, i
-    if end < 2:
-        raise ValueError("a row that is cut off")
-    fields = i16(row)
-    for i in range(last + 1):
-        if i >= fields:
-            starts[i] = -1
-            continue
-        if at + 4 > end:
-            raise ValueError("a row that is cut off")
-        starts[i] = at
-        length = i32(row + at)
-        at += 4
-        if length > 0:
-            at += length
-            if at > end:
-                raise ValueError("a row that is cut off")
-    return 0
+    def __dealloc__(self):
+        free(self.positions)
+        free(self.kinds)
 
 
 # -- rows as they are sent -------------------------------------------------------------------------------------
@@ -256,34 +198,6 @@ cdef int put_numeric(Buffer* out, const uint8_t* value, Py_ssize_t size) except 
     put32(to, at - start)
     memcpy(to + 4, text + start, at - start)
     return 0
-
-
-cdef class RowFields:
-    """Fields of stored rows, by position and kind; what is common to those that read them."""
-
-    cdef int count, last
-    cdef int* positions
-    cdef int* kinds
-
-    cdef int keep(self, columns, int positions_max) except -1:
-        """``columns`` begin with the position, from 0 and below ``positions_max``, and the kind."""
-        self.count = len(columns)
-        self.last = -1
-        self.positions = <int*>malloc(sizeof(int) * (self.count + 1))
-        self.kinds = <int*>malloc(sizeof(int) * (self.count + 1))
-        if self.positions == NULL or self.kinds == NULL:
-            raise MemoryError()
-        for at, column in enumerate(columns):
-            if not 0 <= column[0] < positions_max:
-                raise ValueError("a field's position out of range")
-            self.positions[at] = column[0]
-            self.kinds[at] = column[1]
-            self.last = max(self.last, self.positions[at])
-        return 0
-
-    def __dealloc__(self):
-        free(self.positions)
-        free(self.kinds)
 
 
 cdef class RowWriter(RowFields):
@@ -673,128 +587,6 @@ def split_execution(bytes data not None):
     return name, values, formats, PyBytes_FromStringAndSize(<const char*>start + at, end - at), described
 
 
-# -- versions in storage ---------------------------------------------------------------------------------------
-
-cdef inline bint is_version_of(bytes physical, bytes key):
-    """Whether a physical key is ``key`` and a timestamp."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
-    return PyBytes_GET_SIZE(physical) == size + 8 and memcmp(
-        PyBytes_AS_STRING(physical), PyBytes_AS_STRING(key), size
-    ) == 0
-
-
-cdef inline bytes value_of(bytes stored):
-    """What a stored version holds; None: the key was deleted."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(stored)
-    if size == 0:
-        raise ValueError("a stored version without its tag")
-    if PyBytes_AS_STRING(stored)[0] == 0:
-        return None
-    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(stored) + 1, size - 1)
-
-
-def read_versions(iterator, keys, bytes version not None):
-    """See dsql_server.storage.node.StorageNode.get_many."""
-    cdef list found = []
-    cdef bytes key
-    seek, valid, read_key, read_value = iterator.seek, iterator.valid, iterator.key, iterator.value
-    for wanted in keys:
-        key = wanted
-        seek(key + version)
-        if valid() and is_version_of(read_key(), key):
-            found.append(value_of(read_value()))
-        else:
-            found.append(None)
-    return found
-
-
-def put_versions(put, mutations, bytes version not None):
-    """See dsql_server.storage.node.StorageNode.apply_batch; how many of the mutations delete."""
-    cdef bytes key, value, stored
-    cdef Py_ssize_t size
-    cdef char* to
-    cdef int deleted = 0
-    for mutation in mutations:
-        key = mutation[0]
-        if mutation[1] is None:
-            deleted += 1
-            put(key + version, b"\0")
-            continue
-        value = mutation[1]
-        size = PyBytes_GET_SIZE(value)
-        stored = PyBytes_FromStringAndSize(NULL, size + 1)
-        to = PyBytes_AS_STRING(stored)
-        to[0] = 1
-        memcpy(to + 1, PyBytes_AS_STRING(value), size)
-        put(key + version, stored)
-    return deleted
-
-
-cdef inline int compare(const char* one, Py_ssize_t one_size, const char* other, Py_ssize_t other_size) noexcept:
-    cdef Py_ssize_t size = one_size if one_size < other_size else other_size
-    cdef int found = memcmp(one, other, size)
-    if found:
-        return found
-    return -1 if one_size < other_size else 1 if one_size > other_size else 0
-
-
-def scan_versions(
-    items, bytes start not None, bytes end not None, bytes newest not None, Py_ssize_t limit, int stepped_max
-):
-    """See dsql_server.storage.node.StorageNode._scan_forward: the rows of a scan without conditions, and how many
-    versions were examined."""
-    cdef list rows = []
-    cdef bytes physical, stored, key, current = None, position = start
-    cdef bytes behind = b"\xff" * 9
-    cdef Py_ssize_t examined = 0, size
-    cdef int stepped
-    cdef bint again = True
-    cdef const char* data
-    if PyBytes_GET_SIZE(newest) != 8:
-        raise ValueError("a version has eight bytes")
-    while again:
-        again = False
-        stepped = 0
-        for physical, stored in items(False, position):
-            size = PyBytes_GET_SIZE(physical) - 8
-            if size < 0:
-                raise ValueError("a physical key without its version")
-            data = PyBytes_AS_STRING(physical)
-            if current is not None and size == PyBytes_GET_SIZE(current) and not memcmp(
-                data, PyBytes_AS_STRING(current), size
-            ):
-                # Older than the version that was taken.
-                examined += 1
-                stepped += 1
-                if stepped == stepped_max:
-                    position = current + behind
-                    again = True
-                    break
-                continue
-            if compare(data, size, PyBytes_AS_STRING(end), PyBytes_GET_SIZE(end)) >= 0:
-                return rows, examined
-            examined += 1
-            if memcmp(data + size, PyBytes_AS_STRING(newest), 8) < 0:
-                # Committed after the snapshot.
-                stepped += 1
-                if stepped == stepped_max:
-                    position = PyBytes_FromStringAndSize(data, size) + newest
-                    again = True
-                    break
-                continue
-            if compare(data, size, PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start)) < 0:
-                continue
-            key = PyBytes_FromStringAndSize(data, size)
-            current = key
-            value = value_of(stored)
-            if value is None:
-                continue
-            rows.append((key, value))
-            if len(rows) == limit:
-                return rows, examined
-    return rows, examined
-
-
 def exact_values(given, given_formats, list plain not None, call):
     """Each value in binary format; see dsql_server.processor.direct_read.
 
@@ -826,124 +618,3 @@ def exact_values(given, given_formats, list plain not None, call):
                     continue
         found.append(call(at))
     return found
-
-
-# -- journal records -------------------------------------------------------------------------------------------
-
-def encode_changes(claims, mutations):
-    """The lengths and the bytes of claims and mutations; see dsql_server.journal.record.encode_transaction."""
-    cdef Py_ssize_t n_claims = len(claims), n_mutations = len(mutations)
-    cdef Buffer out
-    cdef uint8_t* to
-    cdef uint8_t* lengths
-    cdef Py_ssize_t at = 0, size
-    cdef bytes key, content
-    out.data = NULL
-    out.size = out.room = 0
-    try:
-        grow(&out, 8 * (n_claims + n_mutations))
-        for claim in claims:
-            key = claim[0]
-            size = PyBytes_GET_SIZE(key)
-            memcpy(grow(&out, size), PyBytes_AS_STRING(key), size)
-            little32(out.data + at, <int32_t>size)
-            little32(out.data + at + 4, <int32_t><int>claim[1])
-            at += 8
-        for mutation in mutations:
-            key = mutation[0]
-            size = PyBytes_GET_SIZE(key)
-            memcpy(grow(&out, size), PyBytes_AS_STRING(key), size)
-            little32(out.data + at, <int32_t>size)
-            value = mutation[1]
-            if value is None:
-                little32(out.data + at + 4, -1)
-            else:
-                content = value
-                size = PyBytes_GET_SIZE(content)
-                memcpy(grow(&out, size), PyBytes_AS_STRING(content), size)
-                little32(out.data + at + 4, <int32_t>size)
-            at += 8
-        return taken(&out)
-    finally:
-        free(out.data)
-
-
-cdef inline void little32(uint8_t* at, int32_t value) noexcept nogil:
-    at[0] = <uint8_t>value
-    at[1] = <uint8_t>(<uint32_t>value >> 8)
-    at[2] = <uint8_t>(<uint32_t>value >> 16)
-    at[3] = <uint8_t>(<uint32_t>value >> 24)
-
-
-# -- asynchronous fdatasync ------------------------------------------------------------------------------------
-
-cdef extern from *:
-    """
-    #if defined(__linux__)
-    #include <errno.h>
-    #include <fcntl.h>
-    #include <string.h>
-    #include <sys/syscall.h>
-    #include <time.h>
-    #include <unistd.h>
-    #include <linux/aio_abi.h>
-    #define HAS_KERNEL_AIO 1
-    #define SYNCS_AT_ONCE 16
-    /* Asks for the files' syncs, all at once: how many were taken, or -errno. */
-    static long submit_syncs_now(unsigned long context, int event, int count, const int *files, const int *slots) {
-        struct iocb blocks[SYNCS_AT_ONCE];
-        struct iocb *pointers[SYNCS_AT_ONCE];
-        long taken;
-        memset(blocks, 0, sizeof blocks);
-        for (int i = 0; i < count; i++) {
-            blocks[i].aio_data = (unsigned long long)slots[i];
-            blocks[i].aio_fildes = (unsigned int)files[i];
-            blocks[i].aio_lio_opcode = IOCB_CMD_FDSYNC;
-            blocks[i].aio_flags = IOCB_FLAG_RESFD;
-            blocks[i].aio_resfd = (unsigned int)event;
-            pointers[i] = &blocks[i];
-        }
-        taken = syscall(SYS_io_submit, context, (long)count, pointers);
-        return taken < 0 ? -errno : taken;
-    }
-    static long take_events_now(unsigned long context, long least, long long wait_ns, long long *slots, long long *results) {
-        struct io_event events[SYNCS_AT_ONCE];
-        struct timespec wait = {wait_ns / 1000000000, wait_ns % 1000000000};
-        long count = syscall(SYS_io_getevents, context, least, (long)SYNCS_AT_ONCE, events, wait_ns < 0 ? NULL : &wait);
-        if (count < 0) return -errno;
-        for (long i = 0; i < count; i++) { slots[i] = (long long)events[i].data; results[i] = events[i].res; }
-        return count;
-    }
-    #else
-    #define HAS_KERNEL_AIO 0
-    static long submit_syncs_now(unsigned long context, int event, int count, const int *files, const int *slots) { return -38; }
-    static long take_events_now(unsigned long context, long least, long long wait_ns, long long *slots, long long *results) { return -38; }
-    #endif
-    """
-    const int HAS_KERNEL_AIO
-    long submit_syncs_now(unsigned long, int, int, const int*, const int*) nogil
-    long take_events_now(unsigned long, long, long long, long long*, long long*) nogil
-
-
-def submit_syncs(unsigned long context, int event, list asked):
-    """See dsql_server.journal.kernel_sync. ``asked``: at most 16 pairs of slot and descriptor."""
-    cdef int files[16]
-    cdef int slots[16]
-    cdef int count = 0
-    for slot, descriptor in asked[:16]:
-        slots[count] = slot
-        files[count] = descriptor
-        count += 1
-    return submit_syncs_now(context, event, count, files, slots)
-
-
-def take_events(unsigned long context, long least, long long wait_ns):
-    """See dsql_server.journal.kernel_sync: pairs of slot and result, or -errno. ``wait_ns`` -1: without end."""
-    cdef long long slots[16]
-    cdef long long results[16]
-    cdef long count, i
-    with nogil:
-        count = take_events_now(context, least, wait_ns, slots, results)
-    if count < 0:
-        return count
-    return [(slots[i], results[i]) for i in range(count)]

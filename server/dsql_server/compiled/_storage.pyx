@@ -1,0 +1,127 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False
+"""Versions in storage: the loops over what RocksDB has.
+
+See dsql_server.compiled.
+"""
+
+include "memory.pxi"
+
+
+cdef inline bint is_version_of(bytes physical, bytes key):
+    """Whether a physical key is ``key`` and a timestamp."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
+    return PyBytes_GET_SIZE(physical) == size + 8 and memcmp(
+        PyBytes_AS_STRING(physical), PyBytes_AS_STRING(key), size
+    ) == 0
+
+
+cdef inline bytes value_of(bytes stored):
+    """What a stored version holds; None: the key was deleted."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(stored)
+    if size == 0:
+        raise ValueError("a stored version without its tag")
+    if PyBytes_AS_STRING(stored)[0] == 0:
+        return None
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(stored) + 1, size - 1)
+
+
+def read_versions(iterator, keys, bytes version not None):
+    """See dsql_server.storage.node.StorageNode.get_many."""
+    cdef list found = []
+    cdef bytes key
+    seek, valid, read_key, read_value = iterator.seek, iterator.valid, iterator.key, iterator.value
+    for wanted in keys:
+        key = wanted
+        seek(key + version)
+        if valid() and is_version_of(read_key(), key):
+            found.append(value_of(read_value()))
+        else:
+            found.append(None)
+    return found
+
+
+def put_versions(put, mutations, bytes version not None):
+    """See dsql_server.storage.node.StorageNode.apply_batch; how many of the mutations delete."""
+    cdef bytes key, value, stored
+    cdef Py_ssize_t size
+    cdef char* to
+    cdef int deleted = 0
+    for mutation in mutations:
+        key = mutation[0]
+        if mutation[1] is None:
+            deleted += 1
+            put(key + version, b"\0")
+            continue
+        value = mutation[1]
+        size = PyBytes_GET_SIZE(value)
+        stored = PyBytes_FromStringAndSize(NULL, size + 1)
+        to = PyBytes_AS_STRING(stored)
+        to[0] = 1
+        memcpy(to + 1, PyBytes_AS_STRING(value), size)
+        put(key + version, stored)
+    return deleted
+
+
+cdef inline int compare(const char* one, Py_ssize_t one_size, const char* other, Py_ssize_t other_size) noexcept:
+    cdef Py_ssize_t size = one_size if one_size < other_size else other_size
+    cdef int found = memcmp(one, other, size)
+    if found:
+        return found
+    return -1 if one_size < other_size else 1 if one_size > other_size else 0
+
+
+def scan_versions(
+    items, bytes start not None, bytes end not None, bytes newest not None, Py_ssize_t limit, int stepped_max
+):
+    """See dsql_server.storage.node.StorageNode._scan_forward: the rows of a scan without conditions, and how many
+    versions were examined."""
+    cdef list rows = []
+    cdef bytes physical, stored, key, current = None, position = start
+    cdef bytes behind = b"\xff" * 9
+    cdef Py_ssize_t examined = 0, size
+    cdef int stepped
+    cdef bint again = True
+    cdef const char* data
+    if PyBytes_GET_SIZE(newest) != 8:
+        raise ValueError("a version has eight bytes")
+    while again:
+        again = False
+        stepped = 0
+        for physical, stored in items(False, position):
+            size = PyBytes_GET_SIZE(physical) - 8
+            if size < 0:
+                raise ValueError("a physical key without its version")
+            data = PyBytes_AS_STRING(physical)
+            if current is not None and size == PyBytes_GET_SIZE(current) and not memcmp(
+                data, PyBytes_AS_STRING(current), size
+            ):
+                # Older than the version that was taken.
+                examined += 1
+                stepped += 1
+                if stepped == stepped_max:
+                    position = current + behind
+                    again = True
+                    break
+                continue
+            if compare(data, size, PyBytes_AS_STRING(end), PyBytes_GET_SIZE(end)) >= 0:
+                return rows, examined
+            examined += 1
+            if memcmp(data + size, PyBytes_AS_STRING(newest), 8) < 0:
+                # Committed after the snapshot.
+                stepped += 1
+                if stepped == stepped_max:
+                    position = PyBytes_FromStringAndSize(data, size) + newest
+                    again = True
+                    break
+                continue
+            if compare(data, size, PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start)) < 0:
+                continue
+            key = PyBytes_FromStringAndSize(data, size)
+            current = key
+            value = value_of(stored)
+            if value is None:
+                continue
+            rows.append((key, value))
+            if len(rows) == limit:
+                return rows, examined
+    return rows, examined
