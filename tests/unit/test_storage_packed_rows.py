@@ -14,10 +14,10 @@ from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces.commit_path import Aggregate, ScanRequest
 from dsql_server.interfaces.messages import Mutation
 from dsql_server.storage import entries, packed_rows
-from dsql_server.storage.entries import Entries
 from dsql_server.storage.node import StorageNode
 from dsql_server.storage.packed_rows import PACK_ROWS_MIN
 from dsql_server.storage.packing import QUIET_CALLS_MIN
+from dsql_server.storage.visible_rows import VisibleRows
 
 CACHE_BYTES = 1 << 20
 T = 1_790_000_000_000_000_000
@@ -58,14 +58,14 @@ def packed(node: StorageNode) -> list[int]:
 def entries_read(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Gets the number of entries of each run that an aggregate reads one by one."""
     found: list[int] = []
-    take = Entries.take
+    take = VisibleRows.take
 
-    def counting(self: Entries, start: bytes, limit: bytes, entries_max: int | None) -> object:
-        run, end = take(self, start, limit, entries_max)
-        found.append(len(run))
+    def counting(self: VisibleRows, start: bytes, limit: bytes, entries_max: int | None, t: int) -> object:
+        run, end = take(self, start, limit, entries_max, t)
+        found.append(run.examined)
         return run, end
 
-    monkeypatch.setattr(Entries, "take", counting)
+    monkeypatch.setattr(VisibleRows, "take", counting)
     return found
 
 

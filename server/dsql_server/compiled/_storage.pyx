@@ -125,3 +125,78 @@ def scan_versions(
             if len(rows) == limit:
                 return rows, examined
     return rows, examined
+
+
+def visible_run(
+    entries,
+    pending,
+    bytes start not None,
+    bytes limit not None,
+    bytes newest not None,
+    Py_ssize_t entries_max,
+    Py_ssize_t bytes_max,
+):
+    """See dsql_server.storage.visible_rows: tagged rows, their lengths, how many versions were examined, the greatest
+    inverted timestamp below ``newest``, where the run ended before ``limit`` (None: there), and the entry behind it,
+    if it was fetched. ``entries_max`` and ``bytes_max`` -1: as many as there are."""
+    cdef Buffer rows, lengths
+    cdef bytes physical, stored
+    cdef bytes last = None, later = None, ended = None
+    cdef const char* data
+    cdef Py_ssize_t size, stored_size, examined = 0
+    cdef uint32_t length
+    cdef bint is_same, seen = False
+    memset(&rows, 0, sizeof(Buffer))
+    memset(&lengths, 0, sizeof(Buffer))
+    if PyBytes_GET_SIZE(newest) != 8:
+        raise ValueError("a version has eight bytes")
+    try:
+        while True:
+            if pending is None:
+                pending = next(entries, None)
+                if pending is None:
+                    break
+            physical, stored = pending
+            size = PyBytes_GET_SIZE(physical) - 8
+            if size < 0:
+                raise ValueError("a physical key without its version")
+            data = PyBytes_AS_STRING(physical)
+            is_same = last is not None and size == PyBytes_GET_SIZE(last) - 8 and not memcmp(
+                data, PyBytes_AS_STRING(last), size
+            )
+            if not is_same:
+                if compare(data, size, PyBytes_AS_STRING(limit), PyBytes_GET_SIZE(limit)) >= 0:
+                    break
+                if last is None and compare(data, size, PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start)) < 0:
+                    # A key that ``start`` prolongs: its versions may sort behind ``start``.
+                    pending = None
+                    continue
+                if last is not None and (0 <= entries_max <= examined or 0 <= bytes_max <= rows.size):
+                    ended = PyBytes_FromStringAndSize(data, size)
+                    break
+                seen = False
+            pending = None
+            last = physical
+            examined += 1
+            if memcmp(data + size, PyBytes_AS_STRING(newest), 8) < 0:
+                # Committed after the snapshot.
+                if later is None or memcmp(data + size, PyBytes_AS_STRING(later), 8) > 0:
+                    later = PyBytes_FromStringAndSize(data + size, 8)
+                continue
+            if seen:
+                continue
+            seen = True
+            stored_size = PyBytes_GET_SIZE(stored)
+            if stored_size == 0:
+                raise ValueError("a stored version without its tag")
+            if PyBytes_AS_STRING(stored)[0] == 0:
+                continue
+            memcpy(grow(&rows, stored_size), PyBytes_AS_STRING(stored), stored_size)
+            length = <uint32_t>stored_size
+            memcpy(grow(&lengths, sizeof(length)), &length, sizeof(length))
+        # A read of the widest number may begin at the last byte.
+        memset(grow(&rows, 16), 0, 16)
+        return taken(&rows), taken(&lengths), examined, later, ended, pending
+    finally:
+        free(rows.data)
+        free(lengths.data)

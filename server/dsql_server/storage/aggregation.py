@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from struct import Struct
 
 import numpy as np
 
@@ -13,10 +12,10 @@ from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import PartialAggregates
 from dsql_server.storage.column_cache import Block, BlockCache
 from dsql_server.storage.column_tests import BatchTest
-from dsql_server.storage.columns import PADDING, RowBatch, visible_places
-from dsql_server.storage.entries import Entries
+from dsql_server.storage.columns import PADDING, RowBatch
 from dsql_server.storage.groups import Groups
 from dsql_server.storage.packed_rows import LENGTH_BYTES, PackedRows
+from dsql_server.storage.visible_rows import VisibleRows
 
 TIMESTAMP_MAX = 2**64 - 1
 #: Versions that are read together, and of which a block is made.
@@ -26,7 +25,6 @@ CACHED_BLOCKS_PER_STEP = 16
 #: A range of fewer rows is read again sooner than kept.
 CACHED_ROWS_MIN = 512
 _ROW_TAG = 1
-_pack = Struct(">Q").pack
 
 
 class Aggregator:
@@ -62,12 +60,12 @@ class Aggregator:
         """Hand the rows of the request over, a step at a time."""
         test = BatchTest(request.predicate) if request.predicate else None
         position, end = request.start, min(request.end, self._reserved)
-        entries = Entries(self._database, self._reserved)
+        rows = VisibleRows(self._database, self._reserved)
         used = 0
         is_long = isinstance(partial, Groups)  # each block takes long, wherever it comes from
         self._cache.begin_use()
         while position < end:
-            block, is_cached = self._block(entries, position, end, request)
+            block, is_cached = self._block(rows, position, end, request)
             batch = block.batch.view()
             if test is not None:
                 test.apply(batch)
@@ -79,7 +77,7 @@ class Aggregator:
                 used = 0
                 yield
 
-    def _block(self, entries: Entries, position: bytes, end: bytes, request: ScanRequest) -> tuple[Block, bool]:
+    def _block(self, rows: VisibleRows, position: bytes, end: bytes, request: ScanRequest) -> tuple[Block, bool]:
         """Rows from ``position`` on, and whether the cache had them."""
         t = request.t
         known = self._cache.around(position)
@@ -88,15 +86,15 @@ class Aggregator:
                 if known.holds_at(t):
                     return known, True
                 if t >= known.since:
-                    block = self._read(entries, position, known.end, t, is_whole=True)
+                    block = self._read(rows, position, known.end, t, is_whole=True)
                     self._cache.put(block)
                     return block, False
-            return self._read(entries, position, min(known.end, end), t, is_whole=True), False
+            return self._read(rows, position, min(known.end, end), t, is_whole=True), False
         limit = min(end, self._cache.next_start(position) or end)
         packed = self._packed(position, limit, t)
         if packed is None:
             limit = min(limit, self._packs.next_low(position) or limit)
-            block = self._read(entries, position, limit, t, is_whole=False)
+            block = self._read(rows, position, limit, t, is_whole=False)
         else:
             block = packed
         if len(block.batch) >= CACHED_ROWS_MIN or position != request.start:
@@ -117,10 +115,9 @@ class Aggregator:
         batch = RowBatch(b"".join((*values, PADDING)), of_all, np.arange(len(of_all)), _ROW_TAG)
         return Block(position, run[-1].end, max(pack.since for pack in run), batch)
 
-    def _read(self, entries: Entries, start: bytes, limit: bytes, t: Timestamp, is_whole: bool) -> Block:
+    def _read(self, rows: VisibleRows, start: bytes, limit: bytes, t: Timestamp, is_whole: bool) -> Block:
         """The rows from ``start`` up to ``limit``; unless ``is_whole``, of so many versions as make a block."""
-        run, end = entries.take(start, limit, None if is_whole else BLOCK_ENTRIES)
-        self.examined += len(run)
-        places, later = visible_places(run.keys, run.key_lengths, _pack(TIMESTAMP_MAX - t))
-        changed = TIMESTAMP_MAX if later is None else TIMESTAMP_MAX - later
-        return Block(start, end, t, RowBatch(run.values(PADDING), run.value_lengths, places, _ROW_TAG), changed)
+        run, end = rows.take(start, limit, None if is_whole else BLOCK_ENTRIES, t)
+        self.examined += run.examined
+        batch = RowBatch(run.stored, run.lengths, run.places, _ROW_TAG)
+        return Block(start, end, t, batch, TIMESTAMP_MAX if run.changed is None else run.changed)
