@@ -1,4 +1,4 @@
-"""The innermost loops, compiled: ``encoding``, ``storage`` and ``journal`` are extension modules, each of them or None.
+"""The innermost loops, compiled: ``encoding``, ``storage``, ``journal`` and ``inserts``, each an extension module or None.
 
 They are built at install where there is a C compiler. Everything in them has a twin in Python beside its callers, which
 says what it means, and which is used where the module couldn't be built, is of another version of the source, or
@@ -13,7 +13,7 @@ from typing import Any
 
 PURE_PYTHON_VARIABLE = "DSQLKIT_PURE_PYTHON"
 #: The extensions' own number must be the same; one more for each change of what they offer.
-VERSION = 7
+VERSION = 8
 
 
 def _load(name: str) -> Any:
@@ -29,3 +29,4 @@ def _load(name: str) -> Any:
 encoding: Any = _load("_encoding")
 storage: Any = _load("_storage")
 journal: Any = _load("_journal")
+inserts: Any = _load("_inserts")

@@ -255,11 +255,8 @@ class KeyEncoder:
         if not self.columns:
             start = self.prefix
             return lambda value: start
-        if compiled.encoding is not None and max(index for index, _ in self.columns) < _COMPILED_FIELDS_MAX:
-            columns = [
-                (index, _KINDS.get(encode, _BY_CALL), encode, null)
-                for (index, _), encode, null in zip(self.columns, self._encoders, self._null_markers, strict=True)
-            ]
+        columns = self.compiled_columns()
+        if compiled.encoding is not None and columns is not None:
             from_row: Callable[[bytes], bytes] = compiled.encoding.RowKey(self.prefix, columns)
             return from_row
         if len(self.columns) == 1:
@@ -274,6 +271,16 @@ class KeyEncoder:
 
         read, from_fields = rows.fields_reader(max(index for index, _ in self.columns)), self.from_fields
         return lambda value: from_fields(read(value))
+
+    def compiled_columns(self) -> list[tuple[int, int, ValueEncoder, bytes]] | None:
+        """What the compiled twins of :attr:`from_row` need: of each column the field, how it is encoded, and how a NULL
+        in it is. None where they don't reach, or there are no columns."""
+        if not self.columns or max(index for index, _ in self.columns) >= _COMPILED_FIELDS_MAX:
+            return None
+        return [
+            (index, _KINDS.get(encode, _BY_CALL), encode, null)
+            for (index, _), encode, null in zip(self.columns, self._encoders, self._null_markers, strict=True)
+        ]
 
     def from_encoded(self, encoded: Iterable[bytes | None]) -> bytes:
         """The key from values that are encoded already (None: NULL); with fewer values than columns, its beginning."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dsql_server.encoding.executions import RawExecution, split_execution
+from dsql_server.frontend.block_inserts import INSERTED, compiled_insert, open_block
 from dsql_server.frontend.statements import Learned, Portal, Prepared, read_formats
 from dsql_server.frontend.steering import Steering
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
@@ -25,7 +26,6 @@ from dsql_server.processor.workspace import Untold
 _ISO = "ISO"
 #: Shapes of texts that a session remembers an answer of.
 _SEEN_MAX = 500
-_INSERTED = p.command_complete("INSERT 0 1")
 _BEGINS = frozenset(p.query(text) for text in ("BEGIN", "BEGIN;", "begin", "begin;"))
 _COMMITS = frozenset(p.query(text) for text in ("COMMIT", "COMMIT;", "commit", "commit;"))
 _BEGUN = p.command_complete("BEGIN") + p.ready_for_query(BLOCK)
@@ -67,6 +67,9 @@ class DirectAnswers(Steering):
         self._seen: dict[int, _Seen] = {}  #: by the identity of the direct read or insert
         self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing
         self._engine_unsynced = False  #: the engine's last batch ended with Flush, outside a transaction
+        #: The transaction block, if its inserts are compiled; see :func:`open_block`. Gone with the next turn of the
+        #: coroutine: only that changes settings, prepared statements, definitions, or what the engine knows.
+        self._open_block: Any = None
 
     # -- texts -----------------------------------------------------------------------------------------------
 
@@ -123,7 +126,9 @@ class DirectAnswers(Steering):
         ):
             return
         if plan.direct is None:
-            prepared.direct = Learned(plan, self._settings_changes, formats, p.NO_DATA_MESSAGE, None)
+            utc = self.plan_settings.time_zone == "UTC"
+            at_once = compiled_insert(plan, self._settings_changes, utc, formats)
+            prepared.direct = Learned(plan, self._settings_changes, formats, p.NO_DATA_MESSAGE, None, at_once)
             return
         answering = self._answering(plan.direct, formats)
         if answering is not None:
@@ -141,6 +146,19 @@ class DirectAnswers(Steering):
     def _answered_at_once(self, data: bytes) -> bool:
         """Answer the whole request ``data`` without a turn of the coroutine: an execution of a prepared statement that
         needs no engine, BEGIN, or COMMIT of rows that the engine wasn't told of."""
+        block = self._open_block
+        if block is not None:
+            try:
+                answer = block.insert(data)
+            except NOT_EXACT:
+                return False
+            if answer is not None:
+                self._write(answer)
+                self._wrote = True
+                # While the answer is on its way: COMMIT needs it.
+                block.settle()
+                self.services.planner.direct_inserts += 1
+                return True
         if self._engine_unsynced or self._settings_in_transaction or self._sync_in_copy:
             return False
         execution = split_execution(data)
@@ -163,10 +181,12 @@ class DirectAnswers(Steering):
             return False
         if inserted is None:
             return False
-        self._write(b"".join([*before, _INSERTED, _READY[self._block]]))
+        self._write(b"".join([*before, INSERTED, _READY[self._block]]))
         self._portals.pop(b"", None)
         # While the answer is on its way: COMMIT needs it.
         inserted.changes()
+        if self._open_block is None and self.executor is not None:
+            self._open_for_inserts(self.executor)
         return True
 
     def _begin_at_once(self) -> bool:
@@ -179,17 +199,25 @@ class DirectAnswers(Steering):
         self._write(_BEGUN)
         executor.begin()
         self._block = BLOCK
+        self._portals.pop(b"", None)
+        self._open_for_inserts(executor)
         return True
 
+    def _open_for_inserts(self, executor: Executor) -> None:
+        if not (executor.stale or executor.engine_open or self._settings_stale or self._read_only):
+            self._open_block = open_block(self._prepared, self._settings_changes, self.services.catalog, executor)
+
     def _commit_at_once(self) -> bool:
-        executor = self.executor
+        executor, block = self.executor, self._open_block
         if self._block != BLOCK or executor is None or executor.workspace is None:
             return False
         if self._definition is not None or self._block_settings:
             return False
+        request = block.request() if block is not None else None
+        self._open_block = None
         # Until the outcome is known, what the client sends has to wait.
         self._waiting = False
-        if not executor.submit_untold(self._committed):
+        if not executor.submit_untold(self._committed, request):
             self._waiting = True
             return False
         return True
@@ -311,7 +339,7 @@ class DirectAnswers(Steering):
         if self._block != IDLE:
             if self._insert_in_block(plan, bound) is None:
                 return False
-            self._out += (*before, _INSERTED)
+            self._out += (*before, INSERTED)
             return True
         insert, executor = plan.direct_insert, self.executor
         assert insert is not None
@@ -328,7 +356,7 @@ class DirectAnswers(Steering):
         self.services.planner.direct_inserts += 1
         self._out += before
         await executor.commit()
-        self._out.append(_INSERTED)
+        self._out.append(INSERTED)
         return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
@@ -50,6 +50,7 @@ class Learned(NamedTuple):
     formats: bytes  #: of the results, as Bind has them
     description: bytes  #: what a Describe of the portal is answered with; empty: not asked for
     answer: DirectAnswer | None  #: None: it is a direct insert
+    at_once: Any = None  #: how it is inserted in a block; see :mod:`dsql_server.frontend.block_inserts`
 
 
 class Prepared:

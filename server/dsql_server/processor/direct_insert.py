@@ -43,6 +43,7 @@ class DirectInsert(NamedTuple):
     """
 
     table: Table
+    fields: tuple[ParameterField, ...]
     row: Callable[[Bound], bytes]
     sql: str  #: for the engine, when it has to be told
     parameter_oids: tuple[int, ...]
@@ -67,7 +68,7 @@ def insert_directly(statement: Node, sql: str, plan: LoadPlan) -> DirectInsert |
     known = [field for field in fields if field is not None]
     if len(known) < len(fields):
         return None
-    return DirectInsert(table, parameter_row(known), sql, plan.parameter_oids)
+    return DirectInsert(table, tuple(known), parameter_row(known), sql, plan.parameter_oids)
 
 
 def _is_plain_insert(statement: Node) -> bool:
@@ -90,15 +91,15 @@ def _stores_plainly(table: Table) -> bool:
 def _field(rows: InsertedRows, column: Column, parameter_oids: tuple[int, ...]) -> ParameterField | None:
     """What the column holds; None where it isn't certain."""
     if column.dropped:
-        return ParameterField(_null)
+        return ParameterField(_null, known=True)
     if column.type_oid not in _STORED or column.modifier == UNKNOWN_MODIFIER:
         return None
     written = rows.written(0, column.number)
     if written is Certain.NULL:
-        return None if column.not_null else ParameterField(_null)
+        return None if column.not_null else ParameterField(_null, known=True)
     if isinstance(written, Constant):
         constant = _constant(written, column)
-        return None if constant is None else ParameterField(constant)
+        return None if constant is None else ParameterField(constant, known=True)
     if not isinstance(written, Parameter) or written.number > len(parameter_oids):
         return None
     oid = parameter_oids[written.number - 1]
@@ -118,7 +119,7 @@ def _parameter_field(at: int, oid: int, column: Column, modifier: int) -> Parame
         else:
             return ParameterField(_parameter(at, oid, column, modifier))
     read = _parameter(at, oid, column, modifier)
-    return ParameterField(read, at, oid, column.type_oid, length_max, precision, scale)
+    return ParameterField(read, at, oid, column.type_oid, length_max, precision, scale, not_null=column.not_null)
 
 
 def _constant(constant: Constant, column: Column) -> Field | None:

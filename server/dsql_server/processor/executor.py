@@ -488,18 +488,19 @@ class Executor(EngineConversation):
         assert isinstance(outcome, Committed)
         return outcome
 
-    def submit_untold(self, on_outcome: Callable[[CommitOutcome], None]) -> bool:
+    def submit_untold(self, on_outcome: Callable[[CommitOutcome], None], request: CommitRequest | None = None) -> bool:
         """Commit rows that the engine wasn't told of, without waiting; False, and nothing done: :meth:`commit` has to.
 
-        ``on_outcome`` is called once, perhaps before this returns.
+        ``on_outcome`` is called once, perhaps before this returns. ``request`` is what they come to, if that is known.
         """
         workspace = self.workspace
         assert workspace is not None
         if self.stale or not workspace.untold or self.engine_open:
             return False
         try:
-            self.check_current()
-            request = workspace.untold_request()
+            if request is None:
+                self.check_current()
+                request = workspace.untold_request()
             self._check_cluster_size(request)
         except (SqlError, LimitExceeded):
             return False  # in the same words, once more

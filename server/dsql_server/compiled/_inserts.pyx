@@ -1,0 +1,330 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False
+"""One-row INSERTs in a transaction block: from the request to the row, its key and what it comes to at COMMIT.
+
+See dsql_server.compiled.
+"""
+
+include "memory.pxi"
+include "fields.pxi"
+include "keys.pxi"
+include "parameters.pxi"
+include "executions.pxi"
+
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_SET_ITEM
+from cpython.type cimport PyType_GenericAlloc
+
+from time import monotonic
+
+from dsql_server.interfaces.messages import Claim, CommitRequest, LockMode, Mutation
+
+cdef object UPDATE = LockMode.UPDATE
+cdef Py_ssize_t RELATION_PREFIX_BYTES = 4
+
+
+cdef inline void put_item(object made, Py_ssize_t at, object item):
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(made, at, item)
+
+
+cdef inline object pair(object kind, object first, object second):
+    """A NamedTuple of two fields."""
+    made = PyType_GenericAlloc(kind, 2)
+    put_item(made, 0, first)
+    put_item(made, 1, second)
+    return made
+
+
+# -- what is known of a statement ------------------------------------------------------------------------------
+
+cdef class Insert:
+    """A prepared one-row INSERT, what its execution is answered with, and as of when all of that is known.
+
+    See dsql_server.frontend.block_inserts.
+    """
+
+    cdef readonly object direct
+    cdef long long version, settings_changes
+    cdef int parameters, count
+    cdef int* sources
+    cdef int* places
+    cdef int* sizes
+    cdef char* nullable
+    cdef tuple calls
+    cdef bytes results, answer, described
+    cdef RowKey key
+    cdef tuple entries
+    cdef object bound_of
+
+    def __cinit__(
+        self,
+        direct,
+        version,
+        settings_changes,
+        fields,
+        bytes results not None,
+        bytes answer not None,
+        bytes described not None,
+        key,
+        entries,
+        bound_of,
+    ):
+        """``fields``: (source, place, size, call, whether it may be NULL); ``key`` and each of ``entries``: the first
+        bytes and the columns of a RowKey. ``bound_of`` makes the Bound of a request."""
+        self.direct = direct
+        self.version = version
+        self.settings_changes = settings_changes
+        self.parameters = len(direct.parameter_oids)
+        self.count = len(fields)
+        self.sources = <int*>malloc(sizeof(int) * (self.count + 1))
+        self.places = <int*>malloc(sizeof(int) * (self.count + 1))
+        self.sizes = <int*>malloc(sizeof(int) * (self.count + 1))
+        self.nullable = <char*>malloc(self.count + 1)
+        if self.sources == NULL or self.places == NULL or self.sizes == NULL or self.nullable == NULL:
+            raise MemoryError()
+        self.calls = tuple([call for _, _, _, call, _ in fields])
+        for at, (source, place, size, _, nullable) in enumerate(fields):
+            if source not in (COMPUTED, KNOWN) and not 0 <= place < self.parameters:
+                raise ValueError("a parameter that isn't there")
+            self.sources[at] = source
+            self.places[at] = place
+            self.sizes[at] = size
+            self.nullable[at] = 1 if nullable else 0
+        self.results = results
+        self.answer = answer
+        self.described = described
+        self.key = RowKey(*key)
+        self.entries = tuple([RowKey(*entry) for entry in entries])
+        self.bound_of = bound_of
+
+    def __dealloc__(self):
+        free(self.sources)
+        free(self.places)
+        free(self.sizes)
+        free(self.nullable)
+
+    cdef bytes row(self, bytes data, const Execution* execution):
+        """The row as it will be stored; ``execution`` is found in ``data`` and has as many values as parameters."""
+        cdef const uint8_t* on_stack[64]
+        cdef const uint8_t** values = on_stack
+        cdef const uint8_t* at = execution.values
+        cdef const uint8_t* value
+        cdef Buffer out
+        cdef uint8_t* to
+        cdef int i, source
+        cdef int32_t length
+        cdef object bound = None
+        out.data = NULL
+        out.size = out.room = 0
+        if execution.number > 64:
+            values = <const uint8_t**>malloc(sizeof(uint8_t*) * execution.number)
+            if values == NULL:
+                raise MemoryError()
+        try:
+            for i in range(execution.number):
+                values[i] = at
+                length = i32(at)
+                at += 4 + (length if length > 0 else 0)
+            to = grow(&out, 2)
+            to[0] = <uint8_t>(self.count >> 8)
+            to[1] = <uint8_t>self.count
+            for i in range(self.count):
+                source = self.sources[i]
+                if source == KNOWN:
+                    put_value(&out, self.calls[i])
+                    continue
+                if source != COMPUTED:
+                    value = values[self.places[i]]
+                    length = i32(value)
+                    if length < 0:
+                        if self.nullable[i]:
+                            put32(grow(&out, 4), -1)
+                            continue
+                    elif not put_parameter(
+                        &out, source, self.sizes[i], format_of(execution, self.places[i]), value + 4, length
+                    ):
+                        continue
+                if bound is None:
+                    bound = self.bound_of(data)
+                put_value(&out, self.calls[i](bound))
+            return taken(&out)
+        finally:
+            free(out.data)
+            if values != on_stack:
+                free(values)
+
+
+cdef class CompiledUntold:
+    """See dsql_server.processor.workspace.Untold."""
+
+    cdef Insert insert
+    cdef bytes row, key, request
+
+    @property
+    def sql(self):
+        return self.insert.direct.sql
+
+    @property
+    def parameter_oids(self):
+        return self.insert.direct.parameter_oids
+
+    @property
+    def bound(self):
+        return self.insert.bound_of(self.request)
+
+    def changes(self):
+        cdef list claims = []
+        cdef list mutations = []
+        self.add_changes(claims, mutations)
+        return claims, mutations
+
+    cdef Py_ssize_t add_changes(self, list claims, list mutations) except -1:
+        """Add them; returns the bytes of what is written."""
+        cdef bytes key = self.key
+        cdef bytes entry
+        cdef Py_ssize_t key_size = PyBytes_GET_SIZE(key), size = key_size + PyBytes_GET_SIZE(self.row)
+        cdef Buffer out
+        claims.append(pair(Claim, key, UPDATE))
+        mutations.append(pair(Mutation, key, self.row))
+        for encoder in self.insert.entries:
+            out.data = NULL
+            out.size = out.room = 0
+            try:
+                (<RowKey>encoder).put(&out, self.row)
+                memcpy(
+                    grow(&out, key_size - RELATION_PREFIX_BYTES),
+                    PyBytes_AS_STRING(key) + RELATION_PREFIX_BYTES,
+                    key_size - RELATION_PREFIX_BYTES,
+                )
+                entry = taken(&out)
+            finally:
+                free(out.data)
+            mutations.append(pair(Mutation, entry, key))
+            size += PyBytes_GET_SIZE(entry) + key_size
+        return size
+
+
+# -- a transaction block ---------------------------------------------------------------------------------------
+
+cdef class OpenBlock:
+    """See dsql_server.frontend.block_inserts."""
+
+    cdef dict prepared
+    cdef object catalog, state, workspace, get, t
+    cdef list untold
+    cdef dict works  #: by statement, each of them its table's
+    cdef long long version, settings_changes
+    cdef long rows_max
+    cdef Py_ssize_t row_bytes_max, size_max
+    cdef double age_max_s, began_at
+    cdef CompiledUntold last
+    # What the rows come to, as long as all of the block's are among them.
+    cdef Py_ssize_t settled, size
+    cdef list claims, mutations
+
+    def __cinit__(self, dict prepared not None, settings_changes, catalog, workspace, get):
+        limits = workspace.limits
+        self.prepared = prepared
+        self.settings_changes = settings_changes
+        self.catalog = catalog
+        self.state = workspace.catalog
+        self.version = self.state.version
+        self.workspace = workspace
+        self.untold = workspace.untold
+        self.t = workspace.t_start
+        self.began_at = workspace.began_at
+        self.get = get
+        self.rows_max = limits.transaction_rows
+        self.row_bytes_max = limits.small_row_bytes
+        self.size_max = limits.transaction_size_bytes
+        self.age_max_s = limits.transaction_age_s
+        self.works = {}
+        self.claims = []
+        self.mutations = []
+
+    cdef bint is_current(self) except -1:
+        return self.catalog.state is self.state and <double>monotonic() - self.began_at <= self.age_max_s
+
+    def insert(self, bytes data not None):
+        """Insert the row that the request ``data`` inserts; the whole answer. None, and nothing done: it isn't a plain
+        execution of a known INSERT, or its key is taken.
+
+        Raises what dsql_server.processor.access.NOT_EXACT lists for the same reason.
+        """
+        cdef Execution found
+        cdef Insert insert
+        cdef CompiledUntold untold
+        cdef bytes row, key
+        cdef set verified
+        cdef Buffer out
+        cdef long rows
+        if not find_execution(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &found):
+            return None
+        prepared = self.prepared.get(PyBytes_FromStringAndSize(<const char*>found.name, found.name_size))
+        if prepared is None:
+            return None
+        learned = prepared.direct
+        if learned is None:
+            return None
+        at_once = learned.at_once
+        if type(at_once) is not Insert:
+            return None
+        insert = at_once
+        if insert.version != self.version or insert.settings_changes != self.settings_changes:
+            return None
+        if found.number != insert.parameters or found.results_size != PyBytes_GET_SIZE(insert.results):
+            return None
+        if memcmp(found.results, PyBytes_AS_STRING(insert.results), found.results_size) != 0:
+            return None
+        rows = self.workspace.row_count
+        if rows >= self.rows_max or not self.is_current():
+            return None
+        row = insert.row(data, &found)
+        if PyBytes_GET_SIZE(row) > self.row_bytes_max:
+            return None
+        out.data = NULL
+        out.size = out.room = 0
+        try:
+            insert.key.put(&out, row)
+            key = taken(&out)
+        finally:
+            free(out.data)
+        work = self.works.get(insert)
+        if work is None:
+            work = self.works[insert] = self.workspace.work(insert.direct.table)
+        verified = work.verified
+        if key in verified or key in <dict?>work.loaded or self.get(key, self.t) is not None:
+            return None
+        verified.add(key)
+        work.written = True
+        self.workspace.row_count = rows + 1
+        untold = CompiledUntold.__new__(CompiledUntold)
+        untold.insert = insert
+        untold.row = row
+        untold.key = key
+        untold.request = data
+        self.untold.append(untold)
+        self.last = untold
+        return insert.described if found.described else insert.answer
+
+    def settle(self):
+        """Make ready what the row inserted last will come to at COMMIT."""
+        if self.last is not None and self.settled + 1 == len(self.untold):
+            self.settled += 1
+            self.size += self.last.add_changes(self.claims, self.mutations)
+        self.last = None
+
+    def request(self):
+        """The commit request; None where it isn't ready, or mustn't be made."""
+        if self.settled == 0 or self.settled != len(self.untold) or self.size > self.size_max:
+            return None
+        if not self.is_current():
+            return None
+        made = PyType_GenericAlloc(CommitRequest, 6)
+        put_item(made, 0, self.workspace.transaction_id)
+        put_item(made, 1, self.t)
+        put_item(made, 2, self.state.version)
+        put_item(made, 3, tuple(self.claims))
+        put_item(made, 4, tuple(self.mutations))
+        put_item(made, 5, None)
+        return made
