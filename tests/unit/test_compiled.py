@@ -212,4 +212,4 @@ def test_data_rows_are_made_alike(width: int, segments: list[bytes]) -> None:
 
 
 def test_an_extension_of_another_version_is_not_used() -> None:
-    assert {m.VERSION for m in (compiled.encoding, compiled.storage, compiled.journal)} == {VERSION}
+    assert {m.VERSION for m in (compiled.encoding, compiled.storage, compiled.journal, compiled.inserts)} == {VERSION}

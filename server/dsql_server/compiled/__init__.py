@@ -1,4 +1,4 @@
-"""The innermost loops, compiled: ``encoding``, ``storage``, ``journal`` and ``inserts``, each an extension module or None.
+"""The innermost loops, compiled: ``encoding``, ``storage``, ``journal``, ``inserts``; each an extension module or None.
 
 They are built at install where there is a C compiler. Everything in them has a twin in Python beside its callers, which
 says what it means, and which is used where the module couldn't be built, is of another version of the source, or
