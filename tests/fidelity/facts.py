@@ -39,7 +39,7 @@ Answer = Refused | Done
 
 _SETTLED = "-- until no job is at work"
 #: How long a job may take on a busy machine.
-SETTLED_MAX_S = 30.0
+SETTLED_MAX_S = 60.0
 
 
 class Step(NamedTuple):

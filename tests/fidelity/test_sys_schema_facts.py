@@ -13,7 +13,7 @@ from psycopg import Connection
 from dsql_server.testing import LocalCluster
 
 IDENTIFIER = re.compile("[a-z2-7]{26}")
-JOB_END_TIMEOUT_S = 30
+JOB_END_TIMEOUT_S = 60
 
 
 @pytest.fixture

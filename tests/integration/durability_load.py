@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from dsql_server.testing import LocalCluster
 
 #: How often the orders are read where the server asks to try again.
 READ_ATTEMPTS_MAX = 3
+#: From a start of the load to its first acknowledged order.
+FIRST_ORDER_S_MAX = 60.0
 ITEMS_PER_ORDER = 2
 SCHEMA = (
     "CREATE TABLE orders (id uuid PRIMARY KEY, client int NOT NULL, total int NOT NULL)",
@@ -43,6 +46,17 @@ class OrderLoad:
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(self._clients)]
         for thread in self._threads:
             thread.start()
+
+    def run_for(self, seconds: float) -> None:
+        """Wait so long, from the first order on that is acknowledged now: on a busy machine connecting takes its time.
+
+        :raises AssertionError: when there comes none.
+        """
+        before, deadline_s = len(self.acknowledged), time.monotonic() + FIRST_ORDER_S_MAX
+        while len(self.acknowledged) == before:
+            assert time.monotonic() < deadline_s, f"the load doesn't run: {self.defects or self.errors}"
+            time.sleep(0.005)
+        time.sleep(seconds)
 
     def stop(self) -> None:
         """Let every client finish the order it is at."""

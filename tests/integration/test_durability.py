@@ -25,7 +25,8 @@ CLIENTS = 4
 SEED = 20261123
 #: How long the clients work before the server dies, in seconds.
 LOAD_S = (0.2, 0.8)
-WAIT_S_MAX = 20.0
+#: What anything that takes an instant on an idle machine may take.
+WAIT_S_MAX = 60.0
 
 ZONES = ("zone-a", "zone-b", "zone-c")
 
@@ -78,12 +79,10 @@ def test_killed_under_load_loses_nothing_that_was_acknowledged(cluster: LocalClu
     load = OrderLoad(cluster, CLIENTS)
     done: list[str] = []
     for kill in range(KILLS):
-        before = len(load.acknowledged)
         load.start()
-        time.sleep(chance.uniform(*LOAD_S))
+        load.run_for(chance.uniform(*LOAD_S))
         cluster.kill()
         load.stop()
-        assert len(load.acknowledged) > before, "the load ran"
         if kill % 2:
             done.append(damage_copy(data_of(tmp_path) / "journals", chance))
         cluster.start()
@@ -162,6 +161,14 @@ def engine_process(cluster: LocalCluster) -> int:
     raise AssertionError("the server runs an engine")
 
 
+def wait_until_stopping(engine: int) -> None:
+    """Until the postmaster has noted that it takes no more connections."""
+    deadline_s = time.monotonic() + WAIT_S_MAX
+    while "stopping" not in Path(f"/proc/{engine}/cwd/postmaster.pid").read_text():
+        assert time.monotonic() < deadline_s, "the engine takes no notice of its signal"
+        time.sleep(0.01)
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the engine's process in /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "stop"])
 def test_an_engine_that_ends_is_started_again(cluster: LocalCluster, how: signal.Signals) -> None:
@@ -175,8 +182,9 @@ def test_an_engine_that_ends_is_started_again(cluster: LocalCluster, how: signal
         idle.execute("SELECT 1")
         os.kill(engine_process(cluster), how)
         for connection in (open_block, idle):
+            deadline_s = time.monotonic() + WAIT_S_MAX
             with pytest.raises(psycopg.Error) as caught:
-                for _ in range(200):
+                while time.monotonic() < deadline_s:
                     connection.execute("SELECT 1")
                     time.sleep(0.01)
             if caught.value.sqlstate != "57P01":
@@ -191,8 +199,9 @@ def test_an_engine_that_ends_is_started_again(cluster: LocalCluster, how: signal
 def test_an_engine_that_takes_no_more_connections_is_replaced(cluster: LocalCluster) -> None:
     with cluster.connect(autocommit=True) as before, cluster.connect(autocommit=True) as after:
         before.execute("SELECT 1")
-        os.kill(engine_process(cluster), signal.SIGTERM)  # it waits until its sessions have left
-        time.sleep(0.1)
+        engine = engine_process(cluster)
+        os.kill(engine, signal.SIGTERM)  # it waits until its sessions have left
+        wait_until_stopping(engine)
         assert after.execute("SELECT 2").fetchone() == (2,)
         with pytest.raises(psycopg.errors.AdminShutdown):
             before.execute("SELECT 1")
@@ -205,7 +214,7 @@ def test_an_engine_killed_under_load_loses_nothing(cluster: LocalCluster) -> Non
     load = OrderLoad(cluster, CLIENTS)
     for _ in range(KILLS // 2):
         load.start()
-        time.sleep(chance.uniform(*LOAD_S))
+        load.run_for(chance.uniform(*LOAD_S))
         os.kill(engine_process(cluster), signal.SIGKILL)
         load.stop()
         found = load.check()
@@ -220,7 +229,7 @@ def test_stopped_under_load_leaves_no_half_order(cluster: LocalCluster) -> None:
     load = OrderLoad(cluster, 2 * CLIENTS)
     for _ in range(STOPS):
         load.start()
-        time.sleep(chance.uniform(*LOAD_S))
+        load.run_for(chance.uniform(*LOAD_S))
         cluster.stop()
         load.stop()
         cluster.start()

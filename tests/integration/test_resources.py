@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -161,6 +162,7 @@ def test_a_busy_server_stops_without_a_word(temporary: Path) -> None:
 
 def resources() -> tuple[set[str], int]:
     """Open files (by what they are) and the number of threads of this process."""
+    gc.collect()  # what tests before left to it isn't opened or closed here
     files = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -273,7 +275,7 @@ def test_a_processor_whose_statement_still_runs_is_not_handed_on(pause_s: float)
             connection.execute("INSERT INTO t SELECT generate_series(1, 300)")
         connections = [cluster.connect(autocommit=True) for _ in range(4)]
         for connection in connections:
-            # Runs for minutes; its tables stay locked in its database meanwhile.
+            # Runs for hours; its tables stay locked in its database meanwhile.
             connection.pgconn.send_query(
                 b"SELECT count(*) FROM t a, t b, t c, t d WHERE sin(a.id) + sin(b.id) > cos(c.id + d.id)"
             )
@@ -290,12 +292,14 @@ def test_a_processor_whose_statement_still_runs_is_not_handed_on(pause_s: float)
             for _ in range(6):
                 connection = stack.enter_context(cluster.connect(autocommit=True))
                 assert connection.execute("SELECT to_regclass('t') IS NULL").fetchone() == (True,)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < TIMEOUT_S, "the statements would have run for hours"
 
 
 # -- disk ------------------------------------------------------------------------------------------------------------
 
 _RELATION = prefix(5000)
+#: What a load writes at least before its journals are looked at, in rows of 1,000 bytes: several times what is due.
+TRIMMED_ROWS_MIN = 5000
 
 
 def row(number: int, value: bytes) -> CommitRequest:
@@ -347,8 +351,9 @@ def test_journals_are_trimmed_under_load(tmp_path: Path) -> None:
         load = _Load(path)
         most = 0
         try:
+            # Journals are looked at every second, so the load has to last; and a slow machine has to write enough.
             deadline = time.monotonic() + (30 if FULL else 4)
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline or len(load.outcomes) < TRIMMED_ROWS_MIN:
                 start = len(load.outcomes)
                 await load.commit([row((start + i) % 5000, os.urandom(1000)) for i in range(50)])
                 most = max(most, disk_bytes(tmp_path / "journals"))
@@ -407,6 +412,9 @@ def test_a_clock_that_jumps_takes_no_snapshot_away() -> None:
         passed = loop.time() - began
         return 1 + int(passed * 10**9) + (hour_ns if passed > seconds / 3 else 0)
 
+    def followed() -> bool:
+        return bool(horizons) and horizons[-1] > hour_ns
+
     class Storage:
         def collect_garbage(self, older_than: int, budget: int) -> int:
             young = [t for at, t in begun if loop.time() - at < kept_s]
@@ -421,7 +429,7 @@ def test_a_clock_that_jumps_takes_no_snapshot_away() -> None:
         garbage = GarbageCollection(Storage(), now, kept_s)  # type: ignore[arg-type]
         garbage.start()
         try:
-            while loop.time() - began < seconds:
+            while loop.time() - began < seconds or (not followed() and loop.time() - began < TIMEOUT_S):
                 begun.append((loop.time(), now()))
                 await asyncio.sleep(0.01)
         finally:
@@ -434,4 +442,4 @@ def test_a_clock_that_jumps_takes_no_snapshot_away() -> None:
     finally:
         loop.close()
     assert defects == []
-    assert horizons and horizons[-1] > hour_ns, "after the jump the horizon follows"
+    assert followed(), "after the jump the horizon follows"

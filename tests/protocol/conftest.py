@@ -10,7 +10,7 @@ from raw_client import RawClient, connect, query, rows_of
 
 from dsql_server.testing import LocalCluster
 
-SETTLE_TIMEOUT_S = 10.0
+SETTLE_TIMEOUT_S = 60.0
 
 
 def held(cluster: LocalCluster) -> tuple[int, int]:

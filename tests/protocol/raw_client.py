@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from dsql_server.testing import LocalCluster
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 #: What one round of :meth:`RawClient.exchange` hands to TLS, in bytes.
 EXCHANGED_BYTES = 1 << 16
 PROTOCOL_3_0 = 196608

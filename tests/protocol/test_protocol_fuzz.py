@@ -46,7 +46,7 @@ MESSAGES = int(os.environ.get("DSQLKIT_FUZZ_MESSAGES", "0"))
 #: The same rounds every day; new ones in full size.
 SEED = int(os.environ.get("DSQLKIT_FUZZ_SEED", "0")) or (random.SystemRandom().randrange(1, 1 << 31) if FULL else 1)
 #: A session that is spoken to properly again has answered after this, whatever came before, in seconds.
-ANSWER_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 60.0
 #: Rounds between two looks at what a bystander sees.
 BYSTANDER_ROUNDS = 100
 #: Shares of the messages of a round that are damaged: with few, what follows a damaged one is understood.

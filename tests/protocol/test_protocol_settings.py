@@ -103,10 +103,13 @@ def test_only_utf8(client: RawClient, table: str) -> None:
 
 
 def test_search_path(client: RawClient, table: str) -> None:
-    client.ask(query("CREATE SCHEMA elsewhere"))
+    def change(sql: str) -> None:
+        assert [m.fields for m in client.ask_patiently(sql) if m.kind == "E"] == [], sql
+
+    change("CREATE SCHEMA elsewhere")
     try:
-        client.ask(query("CREATE TABLE elsewhere.only_here (id int PRIMARY KEY)"))
-        client.ask(query("INSERT INTO elsewhere.only_here VALUES (7)"))
+        change("CREATE TABLE elsewhere.only_here (id int PRIMARY KEY)")
+        change("INSERT INTO elsewhere.only_here VALUES (7)")
         assert error_of(client.ask(query("SELECT * FROM only_here")))["C"] == "42P01"
         client.ask(query("SET search_path TO elsewhere"))
         assert rows_of(client.ask(run("SELECT * FROM only_here") + SYNC)) == [[b"7"]]
@@ -116,5 +119,5 @@ def test_search_path(client: RawClient, table: str) -> None:
         client.ask(query("ROLLBACK"))
         assert rows_of(client.ask(query("SELECT * FROM only_here"))) == [[b"7"]]
     finally:
-        client.ask(query("DROP TABLE elsewhere.only_here"))
-        client.ask(query("DROP SCHEMA elsewhere"))
+        change("DROP TABLE elsewhere.only_here")
+        change("DROP SCHEMA elsewhere")

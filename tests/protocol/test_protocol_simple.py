@@ -9,6 +9,7 @@ from raw_client import (
     COPY_DONE,
     FLUSH,
     SYNC,
+    TIMEOUT_S,
     RawClient,
     connect,
     copy_data,
@@ -222,7 +223,7 @@ def test_client_gone_before_its_answer(cluster: LocalCluster, client: RawClient,
     gone = connect(cluster)
     gone.send(query(f"INSERT INTO {table} VALUES (1)"))
     gone.socket.close()
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + TIMEOUT_S
     while count(client, table) != 1 and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert count(client, table) == 1

@@ -203,6 +203,8 @@ def test_a_subscriber_gets_what_is_durable_and_then_what_follows() -> None:
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
+#: A disk that a test stalls goes on after that if the test fails before it says so.
+STALL_S_MAX = 60
 SMALL_SEGMENT = 8 * SECTOR_BYTES
 
 
@@ -413,7 +415,7 @@ class FailingDisk:
         if path in self.failing:
             raise OSError(5, "Input/output error")
         if path in self.stalled:
-            self.stalled[path].wait(5)
+            self.stalled[path].wait(STALL_S_MAX)
         self._real(descriptor)
 
     def kernel_fdatasync(self, sync: KernelSync, descriptor: int, on_done: Callable[[int], None]) -> None:
@@ -526,7 +528,7 @@ def test_two_failing_disks_stop_the_journal(files: Files, monkeypatch: pytest.Mo
         while not failures:
             await asyncio.sleep(0.001)
 
-    files.loop.run_until_complete(asyncio.wait_for(until_failed(), 5))
+    files.loop.run_until_complete(asyncio.wait_for(until_failed(), STALL_S_MAX))
     copies.close()
     assert durable == []
     assert len(failures) == 1 and "zone-b" in failures[0] and "zone-c" in failures[0]

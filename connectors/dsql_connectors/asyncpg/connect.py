@@ -84,6 +84,9 @@ async def connect(
     except _CONNECT_FAILURES as error:
         await let_go(error)
         raise explain_connect_failure(error, settings, ERRORS) from error
+    except asyncio.CancelledError as cancelled:
+        await let_go(cancelled)
+        raise
     connection._dsql_policy = policy_of(retry)
     connection._dsql_connected_s = time.monotonic()
     telemetry.connected(settings.host)

@@ -13,8 +13,9 @@ _TURNS_TO_CLOSE = 4
 async def let_go(error: BaseException) -> None:
     """Close what asyncpg left open when connecting failed with ``error``.
 
-    asyncpg begins to close a refused connection and doesn't wait for its end. A program that ends its event loop next,
-    as one does whose only connection was refused, would be told of a leaked socket.
+    asyncpg begins to close a connection that is refused, or whose connect is cancelled, and doesn't wait for its end.
+    A program that ends its event loop next, as one does whose only connection was refused, would be told of a leaked
+    socket.
     """
     for transport in _transports(error):
         transport.abort()

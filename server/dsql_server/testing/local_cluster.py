@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 60.0
 #: How long a stopped server may take to close its databases before it is killed.
-STOP_GRACE_S = 15.0
-ANSWER_TIMEOUT_S = 10.0
+STOP_GRACE_S = 30.0
+ANSWER_TIMEOUT_S = 60.0
 TOKEN_LIFETIME_S = 900
-CONNECT_TIMEOUT_S = 15
+CONNECT_TIMEOUT_S = 60
 ERROR_TAIL_BYTES = 4096
 
 

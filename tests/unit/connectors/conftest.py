@@ -7,19 +7,13 @@ import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from scripted_server import ENDPOINT, ScriptedServer
-
-
-class Authority(NamedTuple):
-    ca_file: Path
-    context: ssl.SSLContext
+from scripted_server import ENDPOINT, Authority, ScriptedServer
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 SSL_REQUEST = 80877103
@@ -29,6 +30,9 @@ REPORTED = (
     ("DateStyle", "ISO, MDY"),
     ("standard_conforming_strings", "on"),
 )
+
+#: What a session's thread may take to its end after its socket was closed; many seconds on a busy machine.
+END_S_MAX = 60
 
 IDLE, IN_TRANSACTION, FAILED = b"I", b"T", b"E"
 
@@ -53,6 +57,13 @@ class Row(NamedTuple):
 
 Reply = Fail | Close | Row | None
 CONFLICT = Fail("40001", "change conflicts with another transaction, please retry: (OC000)")
+
+
+class Authority(NamedTuple):
+    """A certificate authority's file, and a server's context with a certificate of its for the endpoint."""
+
+    ca_file: Path
+    context: ssl.SSLContext
 
 
 class Connected(NamedTuple):
@@ -101,7 +112,7 @@ class ScriptedServer:
         self._listener.close()
         self.close_connections()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(END_S_MAX)
             assert not thread.is_alive()
 
     def close_connections(self) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 
 import asyncpg as driver
 import pytest
-from scripted_server import CONFLICT, ENDPOINT, Close, Fail, ScriptedServer, failing
+from scripted_server import CONFLICT, ENDPOINT, Authority, Close, Fail, ScriptedServer, failing
 
 import dsql_connectors.asyncpg as dsql
-from conftest import Authority
 from dsql_connectors import errors
 
 pytestmark = pytest.mark.asyncio
 FAST = dsql.RetryPolicy(delay_s_base=0.0, delay_s_max=0.0)
+#: The scripted server goes on after that if a test fails before it says so.
+HESITATION_S_MAX = 60
 
 
 async def update(connection: Any) -> str:
@@ -212,7 +213,7 @@ async def test_a_refused_connection_leaves_no_socket_to_a_loop_that_ends(server:
     untrusted = url.partition("&sslrootcert")[0]
     server.accept = lambda connected: Fail("28000", "access denied")
     leave = threading.Event()
-    server.before_goodbye = lambda: leave.wait(5)
+    server.before_goodbye = lambda: leave.wait(HESITATION_S_MAX)
     for refused in (url, url + "&sslnegotiation=postgres", url + "&sslmode=disable", untrusted):
 
         async def connect(refused: str = refused) -> None:
@@ -221,6 +222,29 @@ async def test_a_refused_connection_leaves_no_socket_to_a_loop_that_ends(server:
 
         await asyncio.to_thread(asyncio.run, connect())
         gc.collect()
+    leave.set()
+
+
+async def test_a_cancelled_connect_leaves_no_socket_to_a_loop_that_ends(server: ScriptedServer, url: str) -> None:
+    asked, leave = threading.Event(), threading.Event()
+
+    def hesitate(_: object) -> None:
+        asked.set()
+        leave.wait(HESITATION_S_MAX)
+
+    server.accept = hesitate
+    for way in (url, url + "&sslnegotiation=postgres"):
+
+        async def cancel(way: str = way) -> None:
+            connecting = asyncio.ensure_future(dsql.connect(way))
+            await asyncio.to_thread(asked.wait, HESITATION_S_MAX)
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+
+        await asyncio.to_thread(asyncio.run, cancel())
+        gc.collect()
+        asked.clear()
     leave.set()
 
 
