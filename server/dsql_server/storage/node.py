@@ -99,6 +99,7 @@ class StorageNode:
         self._items = self._database.items
         self._iterator = self._database.iter
         self._write = self._database.write
+        self._cursor: rocks.Cursor | None = None  #: among what the last batch left, for single keys
         self._blocks = BlockCache()
         self._recent = RecentVersions()
         self._find_recent = self._recent.find
@@ -126,10 +127,15 @@ class StorageNode:
         recent = self._find_recent(key)
         if recent is not None and recent[0] <= t:
             return recent[1]
-        for physical, stored in self._items(False, key + _pack(TIMESTAMP_MAX - t)):
-            if physical[:-8] == key:
-                return stored[1:] if stored[0] else None
-            return None
+        cursor = self._cursor
+        if cursor is None:
+            cursor = self._cursor = self._iterator()
+        cursor.seek(key + _pack(TIMESTAMP_MAX - t))
+        if not cursor.valid():
+            cursor.status()
+        elif cursor.key()[:-8] == key:
+            stored = cursor.value()
+            return stored[1:] if stored[0] else None
         return None
 
     def get_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
@@ -361,6 +367,7 @@ class StorageNode:
                 applied_up_to = t
         for journal, position in positions.items():
             write.put(_POSITION_PREFIX + journal.encode(), _POSITION.pack(position, applied_up_to))
+        self._cursor = None
         self._write(write)
         self._recent.note(batch, self._applied_up_to)
         if len(self._blocks):
@@ -411,6 +418,7 @@ class StorageNode:
         dropped = len(batch)
         if dropped:
             batch.put(_HORIZON_KEY, _INTEGER.pack(self._horizon))
+            self._cursor = None
             self._write(batch)
             self._versions_collected += dropped
         return dropped
@@ -481,6 +489,7 @@ class StorageNode:
         if not self._closed:
             self._closed = True
             self._blocks.clear()
+            self._cursor = None
             self._database.flush(True)
             self._database.close()
 

@@ -43,6 +43,10 @@ class Cursor(Protocol):
 
     def value(self) -> bytes: ...
 
+    def status(self) -> None:
+        """Raises where a cursor isn't valid because the database couldn't be read."""
+        ...
+
 
 class Database(Protocol):
     """What nodes use of :class:`rocksdict.Rdict`, in its raw mode, where keys and values are bytes."""
