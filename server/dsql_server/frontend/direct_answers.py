@@ -161,10 +161,12 @@ class DirectAnswers(Steering):
                 return True
         if self._engine_unsynced or self._settings_in_transaction or self._sync_in_copy:
             return False
+        if data[0] == p.QUERY:
+            if self._block == IDLE:
+                return data in _BEGINS and self._begin_at_once()
+            return data in _COMMITS and self._commit_at_once()
         execution = split_execution(data)
-        if execution is None:
-            return (data in _BEGINS and self._begin_at_once()) or (data in _COMMITS and self._commit_at_once())
-        found = self._known(execution)
+        found = self._known(execution) if execution is not None else None
         if found is None:
             return False
         learned, bound, before = found

@@ -495,16 +495,17 @@ class Executor(EngineConversation):
         """
         workspace = self.workspace
         assert workspace is not None
-        if self.stale or not workspace.untold or self.engine_open:
-            return False
         try:
             if request is None:
+                if self.stale or not workspace.untold or self.engine_open:
+                    return False
                 self.check_current()
                 request = workspace.untold_request()
-            self._check_cluster_size(request)
+            if time.monotonic() - self._measured_at >= SIZE_MEASURED_S:
+                self._check_cluster_size(request)
         except (SqlError, LimitExceeded):
             return False  # in the same words, once more
-        self._finish()
+        self.workspace = None  # nothing was loaded into the engine that would have to be vacuumed
         self._path.commit(request, on_outcome)
         return True
 

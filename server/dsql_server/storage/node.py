@@ -99,7 +99,8 @@ class StorageNode:
         self._items = self._database.items
         self._iterator = self._database.iter
         self._write = self._database.write
-        self._cursor: rocks.Cursor | None = None  #: among what the last batch left, for single keys
+        #: Among what the last batch left. To make one takes as long as to seek with it. None: the node is closed.
+        self._cursor: rocks.Cursor | None = self._iterator()
         self._blocks = BlockCache()
         self._recent = RecentVersions()
         self._find_recent = self._recent.find
@@ -128,8 +129,7 @@ class StorageNode:
         if recent is not None and recent[0] <= t:
             return recent[1]
         cursor = self._cursor
-        if cursor is None:
-            cursor = self._cursor = self._iterator()
+        assert cursor is not None, "the node is closed"
         cursor.seek(key + _pack(TIMESTAMP_MAX - t))
         if not cursor.valid():
             cursor.status()
@@ -367,8 +367,8 @@ class StorageNode:
                 applied_up_to = t
         for journal, position in positions.items():
             write.put(_POSITION_PREFIX + journal.encode(), _POSITION.pack(position, applied_up_to))
-        self._cursor = None
         self._write(write)
+        self._cursor = self._iterator()
         self._recent.note(batch, self._applied_up_to)
         if len(self._blocks):
             for t, mutations in batch:
@@ -418,8 +418,8 @@ class StorageNode:
         dropped = len(batch)
         if dropped:
             batch.put(_HORIZON_KEY, _INTEGER.pack(self._horizon))
-            self._cursor = None
             self._write(batch)
+            self._cursor = self._iterator()
             self._versions_collected += dropped
         return dropped
 
