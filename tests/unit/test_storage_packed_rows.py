@@ -179,7 +179,8 @@ def test_packs_are_read_within_limits(node: StorageNode, monkeypatch: pytest.Mon
 def test_one_by_one_reads_stop_at_their_bytes(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "RUN_BYTES_MAX", 100)
     monkeypatch.setattr(entries, "PIECE_ENTRIES", 8)
-    insert(node, 0, range(300))
+    for first in range(0, 300, 100):
+        insert(node, 0, range(first, first + 100))
     single = entries_read(node, monkeypatch)
     assert totals(node, 0) == [300, sum(range(300))]
     assert sum(single) == 300 and max(single) < 20

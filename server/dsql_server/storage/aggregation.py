@@ -12,7 +12,7 @@ from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import PartialAggregates
 from dsql_server.storage.column_cache import Block, BlockCache
 from dsql_server.storage.column_tests import BatchTest
-from dsql_server.storage.columns import PADDING, RowBatch
+from dsql_server.storage.columns import PADDING, RowBatch, newest_places
 from dsql_server.storage.groups import Groups
 from dsql_server.storage.packed_rows import LENGTH_BYTES, PackedRows
 from dsql_server.storage.visible_rows import VisibleRows
@@ -86,17 +86,17 @@ class Aggregator:
                 if known.holds_at(t):
                     return known, True
                 if t >= known.since:
-                    block = self._read(rows, position, known.end, t, is_whole=True)
-                    self._cache.put(block)
-                    return block, False
+                    layered = self._layered(position, known.end, t)
+                    again = layered or self._read(rows, position, known.end, t, is_whole=True)
+                    self._cache.put(again)
+                    return again, False
             return self._read(rows, position, min(known.end, end), t, is_whole=True), False
         limit = min(end, self._cache.next_start(position) or end)
-        packed = self._packed(position, limit, t)
-        if packed is None:
-            limit = min(limit, self._packs.next_low(position) or limit)
+        block = self._packed(position, limit, t) or self._layered(position, limit, t)
+        if block is None:
+            behind = (self._packs.next_low(position), self._packs.layers.next_low(position))
+            limit = min([limit, *(low for low in behind if low is not None)])
             block = self._read(rows, position, limit, t, is_whole=False)
-        else:
-            block = packed
         if len(block.batch) >= CACHED_ROWS_MIN or position != request.start:
             self._cache.put(block)
         return block, False
@@ -114,6 +114,20 @@ class Aggregator:
         self.examined += len(of_all)
         batch = RowBatch(b"".join((*values, PADDING)), of_all, np.arange(len(of_all)), _ROW_TAG)
         return Block(position, run[-1].end, max(pack.since for pack in run), batch)
+
+    def _layered(self, position: bytes, limit: bytes, t: Timestamp) -> Block | None:
+        """The rows of a slot that begins at ``position``, if there is one."""
+        layers = self._packs.layers
+        slot = layers.slot_at(position, limit, t)
+        if slot is None:
+            return None
+        found = layers.read(slot, t, PADDING)
+        key_lengths = np.frombuffer(found.key_lengths, np.dtype(np.uint32).newbyteorder("<"))
+        lengths = np.frombuffer(found.value_lengths, key_lengths.dtype)
+        self.examined += len(lengths)
+        batch = RowBatch(found.values, lengths, newest_places(found.keys, key_lengths), _ROW_TAG)
+        changed = TIMESTAMP_MAX if found.changed is None else found.changed
+        return Block(position, slot.end, found.since, batch, changed)
 
     def _read(self, rows: VisibleRows, start: bytes, limit: bytes, t: Timestamp, is_whole: bool) -> Block:
         """The rows from ``start`` up to ``limit``; unless ``is_whole``, of so many versions as make a block."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
 from dsql_server.encoding.rows import FIELD_COUNT_BYTES
 
 Integers = NDArray[np.int64]
@@ -23,6 +24,10 @@ _LENGTH_BYTES = 4  #: int32 in front of each field
 #: Behind the last row of a batch, so that a read of the widest number may begin at any byte of a row.
 PADDING = bytes(16)
 _NULL_LENGTH = -1
+_WORD_BYTES = 8
+#: 2^64 divided by the golden ratio, as Fibonacci hashing has it.
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_HASH_SHIFT = np.uint64(32)
 
 
 def visible_places(keys: bytes, lengths: Sequence[int], newest: bytes) -> tuple[Integers, int | None]:
@@ -66,6 +71,41 @@ def _visible_of_any_width(keys: bytes, lengths: Sequence[int], newest: bytes) ->
             last = key
             found.append(place)
     return np.array(found, np.int64), int.from_bytes(later, "big") if later else None
+
+
+def newest_places(keys: bytes, lengths: NDArray[np.uint32]) -> Integers:
+    """The places of the last of all equal keys, of which ``keys`` has one behind the other."""
+    everywhere: Integers = np.arange(len(lengths))
+    width = int(lengths[0]) if len(lengths) else 0
+    ends = np.cumsum(lengths, dtype=np.int64)
+    if width < RELATION_PREFIX_BYTES + _WORD_BYTES or not (lengths == width).all():
+        candidates = everywhere
+    else:
+        hashes = _hashes(keys, width, len(lengths))
+        in_order = np.sort(hashes)
+        repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+        if not len(repeated):
+            return everywhere
+        candidates = np.flatnonzero(np.isin(hashes, repeated))
+    last: dict[bytes, int] = {}
+    for place, end, length in zip(
+        candidates.tolist(), ends[candidates].tolist(), lengths[candidates].tolist(), strict=True
+    ):
+        last[keys[end - length : end]] = place
+    is_newest = np.ones(len(lengths), np.bool_)
+    is_newest[candidates] = False
+    is_newest[list(last.values())] = True
+    return everywhere[is_newest]
+
+
+def _hashes(keys: bytes, width: int, count: int) -> NDArray[np.uint64]:
+    """Of keys of one length and one relation."""
+    hashes = np.zeros(count, np.uint64)
+    for at in (*range(RELATION_PREFIX_BYTES, width - _WORD_BYTES, _WORD_BYTES), width - _WORD_BYTES):
+        words: NDArray[np.uint64] = np.ndarray((count,), "<u8", keys, at, (width,))
+        hashes = (hashes ^ words) * _HASH_FACTOR
+        hashes ^= hashes >> _HASH_SHIFT
+    return hashes
 
 
 class Column:

@@ -358,8 +358,8 @@ class StorageNode:
         if has_large:
             self._packs.pack(*batch[0], write)
         elif len(self._packs):
-            for _, mutations in batch:
-                self._packs.note_writes(mutations, write)
+            for t, mutations in batch:
+                self._packs.note_writes(t, mutations, write)
         for t, mutations in remaining:
             mutations_applied += len(mutations)
             tombstones += put_versions(write.put, mutations, _pack(TIMESTAMP_MAX - t))

@@ -20,9 +20,10 @@ from dsql_server.encoding.keys import RELATION_PREFIX_BYTES, prefix_end
 from dsql_server.encoding.rows import FIELD_COUNT_BYTES
 from dsql_server.interfaces.messages import Mutation, Timestamp
 from dsql_server.storage import rocks
+from dsql_server.storage.layered_rows import LayeredRows
 
 #: Transactions that wrote fewer rows of a relation leave them single.
-PACK_ROWS_MIN = 512
+PACK_ROWS_MIN = 128
 #: Packs that are read together have together no more bytes than this, unless it is only one.
 READ_BYTES_MAX = 8 * 1024 * 1024
 VERSION_BYTES = 8
@@ -52,6 +53,8 @@ class PackedRows:
     def __init__(self, database: rocks.Database, reserved: bytes, row_tag: bytes) -> None:
         self._database = database
         self._row_tag = row_tag
+        #: Rows that transactions wrote among others.
+        self.layers = LayeredRows(database, reserved, row_tag)
         self._extent_prefix = reserved + b"pack/"
         self._rows_prefix = reserved + b"packed/"
         self._packs: list[Pack] = []
@@ -63,12 +66,17 @@ class PackedRows:
             self._packs.append(_extent(self._ends[-1], stored))
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._ends) + len(self.layers)
 
     # Writing -----------------------------------------------------------------------------------------------------
 
-    def note_writes(self, mutations: Sequence[Mutation], batch: rocks.Batch) -> None:
-        """Keys are about to be written by the batch: drop the packs that have them."""
+    def note_writes(self, t: Timestamp, mutations: Sequence[Mutation], batch: rocks.Batch) -> None:
+        """Keys are about to be written by the batch: drop the packs that have them, and add them to their slots."""
+        if len(self.layers):
+            self.layers.note(t, mutations, batch)
+        self._drop_packs(mutations, batch)
+
+    def _drop_packs(self, mutations: Sequence[Mutation], batch: rocks.Batch) -> None:
         ends = self._ends
         for key, _ in mutations:
             at = bisect_right(ends, key)
@@ -78,9 +86,12 @@ class PackedRows:
             if key < found.first:
                 self._put(at, replace(found, low=key + b"\0"), batch)
                 continue
-            del self._packs[at], ends[at]
-            batch.delete(self._extent_prefix + found.end)
-            batch.delete(self._rows_prefix + found.end)
+            self._drop(at, batch)
+
+    def _drop(self, at: int, batch: rocks.Batch) -> None:
+        batch.delete(self._extent_prefix + self._ends[at])
+        batch.delete(self._rows_prefix + self._ends[at])
+        del self._packs[at], self._ends[at]
 
     def pack(self, t: Timestamp, mutations: Sequence[Mutation], batch: rocks.Batch) -> None:
         """As :meth:`note_writes`, and pack what is about to be written where it is rows side by side in an empty range.
@@ -95,9 +106,10 @@ class PackedRows:
             written = in_order[begin:behind]
             at = bisect_right(self._ends, written[0][0])
             if at < len(self._packs) and self._packs[at].low <= written[-1][0]:
-                self.note_writes(written, batch)
-            if len(written) >= PACK_ROWS_MIN:
-                self._pack_relation(t, relation, written, batch)
+                self._drop_packs(written, batch)
+            others = sorted(self.layers.note(t, written, batch)) if len(self.layers) else written
+            if len(others) >= PACK_ROWS_MIN:
+                self._pack_relation(t, relation, others, batch)
             begin = behind
 
     def _pack_relation(self, t: Timestamp, relation: bytes, written: Sequence[Mutation], batch: rocks.Batch) -> None:
@@ -111,8 +123,18 @@ class PackedRows:
         if not self._is_empty(low, end):
             low = first
             if not self._is_empty(low, end):
+                self._begin_layers(t, relation, written, batch)
                 return
         self.add((low, first, end), t, values, batch)
+
+    def _begin_layers(self, t: Timestamp, relation: bytes, written: Sequence[Mutation], batch: rocks.Batch) -> None:
+        ranges = self.layers.begin(relation, written, batch)
+        for low, end in ranges:
+            at = bisect_right(self._ends, low)
+            while at < len(self._packs) and self._packs[at].low < end:
+                self._drop(at, batch)
+        if ranges:
+            self.layers.note(t, written, batch)
 
     def add(
         self, place: tuple[bytes, bytes, bytes], since: Timestamp, values: Sequence[bytes], batch: rocks.Batch
@@ -122,6 +144,7 @@ class PackedRows:
         ``place`` is as in :class:`Pack`: where the range begins, its first row's key, where it ends.
         """
         low, first, end = place
+        self.layers.drop_within(first, end, batch)
         at = bisect_right(self._ends, first)
         stored = self._row_tag + self._row_tag.join(values)
         self._ends.insert(at, end)
