@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from dsql_server import compiled
 from dsql_server.interfaces.messages import Claim, LockMode, Timestamp
 
 #: Beyond this many remembered claims the oldest are forgotten early, and transactions from before have to retry.
@@ -12,6 +13,41 @@ RECENT_CLAIMS_MAX = 2_000_000
 
 _UPDATE = int(LockMode.UPDATE)
 _NO_KEY_UPDATE = int(LockMode.NO_KEY_UPDATE)
+
+#: T_commit by key
+_Table = dict[bytes, Timestamp]
+
+
+def _conflict(
+    claims: Iterable[Claim], t_start: Timestamp, updates: _Table, no_key_updates: _Table, key_shares: _Table
+) -> bytes | None:
+    """The first key with a conflicting claim committed after ``t_start``, or None."""
+    for key, mode in claims:
+        if updates.get(key, 0) > t_start:
+            return key
+        if mode == _UPDATE:
+            if no_key_updates.get(key, 0) > t_start or key_shares.get(key, 0) > t_start:
+                return key
+        elif mode == _NO_KEY_UPDATE and no_key_updates.get(key, 0) > t_start:
+            return key
+    return None
+
+
+def _record(
+    claims: Iterable[Claim], t_commit: Timestamp, updates: _Table, no_key_updates: _Table, key_shares: _Table
+) -> tuple[bytes, ...]:
+    """Remember the claims at ``t_commit``, where none is remembered at a later time; returns their keys."""
+    keys = []
+    for key, mode in claims:
+        table = updates if mode == _UPDATE else no_key_updates if mode == _NO_KEY_UPDATE else key_shares
+        if table.get(key, 0) < t_commit:
+            table[key] = t_commit
+        keys.append(key)
+    return tuple(keys)
+
+
+_find_conflict = _conflict if compiled.commit_path is None else compiled.commit_path.conflict
+_remember = _record if compiled.commit_path is None else compiled.commit_path.record
 
 
 class RecentClaims:
@@ -38,33 +74,13 @@ class RecentClaims:
 
     def conflict(self, claims: Iterable[Claim], t_start: Timestamp) -> bytes | None:
         """The first key with a conflicting claim committed after ``t_start``, or None."""
-        updates = self._updates
-        no_key_updates = self._no_key_updates
-        key_shares = self._key_shares
-        for key, mode in claims:
-            if updates.get(key, 0) > t_start:
-                return key
-            if mode == _UPDATE:
-                if no_key_updates.get(key, 0) > t_start or key_shares.get(key, 0) > t_start:
-                    return key
-            elif mode == _NO_KEY_UPDATE and no_key_updates.get(key, 0) > t_start:
-                return key
-        return None
+        key: bytes | None = _find_conflict(claims, t_start, self._updates, self._no_key_updates, self._key_shares)
+        return key
 
     def record(self, claims: Iterable[Claim], t_commit: Timestamp) -> None:
         """Remember the claims of a transaction that commits at ``t_commit``. Calls need not come in order of time."""
-        keys = []
-        for key, mode in claims:
-            if mode == _UPDATE:
-                table = self._updates
-            elif mode == _NO_KEY_UPDATE:
-                table = self._no_key_updates
-            else:
-                table = self._key_shares
-            if table.get(key, 0) < t_commit:
-                table[key] = t_commit
-            keys.append(key)
-        self._log.append((t_commit, tuple(keys)))
+        keys = _remember(claims, t_commit, self._updates, self._no_key_updates, self._key_shares)
+        self._log.append((t_commit, keys))
         self._count += len(keys)
         if self._count > self._claims_max:
             self._forget_oldest()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from dsql_server.adjudicator.adjudicator import Adjudicator, Recovered
 from dsql_server.clock import SystemClock
 from dsql_server.cluster.commit_path_lease import SequenceLeases
-from dsql_server.cluster.commit_path_mailbox import Mailbox
+from dsql_server.cluster.commit_path_mailbox import open_mailbox
 from dsql_server.cluster.commit_path_replay import StorageFeed, check_positions, replay
 from dsql_server.cluster.commit_path_trace import TraceLog
 from dsql_server.crossbar.crossbar import Crossbar
@@ -40,6 +40,8 @@ TICK_S = 1.0
 #: A checkpoint is due after this time, or earlier when the journals have grown by so much: a restart replays the rest.
 CHECKPOINT_INTERVAL_S = 60.0
 CHECKPOINT_JOURNAL_BYTES = 32 * 1024 * 1024
+#: After so many commits in a row that nobody else asked for anything, there is nobody else.
+CALM_COMMITS_MIN = 4
 #: How long a clean shutdown waits for what is on its way.
 DRAIN_MAX_S = 10.0
 
@@ -90,6 +92,9 @@ class EmbeddedCommitPath:
         self._waiting: dict[bytes, Callable[[CommitOutcome], None]] = {}
         self._durable: list[_Durable] = []
         self._answered: Timestamp = 0  #: the greatest T_commit that was answered before storage had it
+        self._asked = 0  #: snapshots and commits asked for
+        self._asked_at_commit = 0  #: what that was with the last commit
+        self._calm_commits = 0  #: in a row, during which nobody asked for anything
         self._failure = ""
         self._drained: asyncio.Event | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -134,7 +139,7 @@ class EmbeddedCommitPath:
         catalog_version = max(journal.catalog_version for journal in recovered.values())
         self._clock = SystemClock(not_before=floor)
         self._stable = floor
-        mailbox = Mailbox(self._loop, self._clock, self._on_defect)
+        mailbox = open_mailbox(self._loop, self._clock, self._on_defect)
         self._send = mailbox.send
         self._catch_up = mailbox.catch_up
         addresses = tuple(f"adjudicator-{i}" for i in range(len(names)))
@@ -203,6 +208,7 @@ class EmbeddedCommitPath:
     def begin(self) -> Timestamp:
         """T_start: every acknowledged commit is at or below it, nothing can still commit at or below it, and storage
         has applied everything up to it."""
+        self._asked += 1
         if self._answered > self._stable:
             self._catch_up()
             if self._answered > self._stable:
@@ -224,25 +230,18 @@ class EmbeddedCommitPath:
         assert transaction_id not in self._waiting, "transaction ids are unique"
         received_ns = perf_counter_ns()
         self._waiting[transaction_id] = on_outcome
+        self._asked += 1
+        self._asked_at_commit = self._asked
         number = self._final(request)
         self._send(self.address, self._owner_addresses[number], request)
         if transaction_id in self._waiting:
             self._traces.decided(transaction_id, received_ns)
-            if len(self._waiting) == 1:
-                self._prepare_delivery(number, request)
-
-    def _prepare_delivery(self, number: int, request: CommitRequest) -> None:
-        """What the way to storage will need, while the record is on its way to the disks and nothing else is to do.
-
-        ``number`` is the adjudicator that has decided.
-        """
-        if request[5] is None:
-            self._router.prepare(self._adjudicators[number].last_commit, request[4])
-        now = self._clock.now()[1]
-        for adjudicator in self._adjudicators:
-            if not adjudicator.busy:
-                # The crossbar would ask for this promise before it delivers the transaction.
-                self._send(adjudicator.address, self._crossbar.address, adjudicator.promise(now))
+            if len(self._waiting) == 1 and request[5] is None:
+                # While the record is on its way to the disks, and nothing else is to be done.
+                give_way = self._copies[number].give_way
+                give_way()
+                self._router.prepare(self._adjudicators[number].last_commit, request[4], give_way)
+                give_way()
 
     def _final(self, request: CommitRequest) -> int:
         """Which of the adjudicators that own the claims is to decide."""
@@ -332,9 +331,25 @@ class EmbeddedCommitPath:
         on_outcome = self._waiting.pop(outcome[0], None)
         if on_outcome is None:
             return  # a failure has answered it already
+        self._notice_others()
         self._call(on_outcome, outcome)
         if self._drained is not None and not self._waiting:
             self._drained.set()
+
+    def _notice_others(self) -> None:
+        """Keep the processor to ourselves while somebody else waits for it, which shows while commits are under way."""
+        if self._asked != self._asked_at_commit:
+            if self._calm_commits >= CALM_COMMITS_MIN:
+                self._set_calm(False)
+            self._calm_commits = 0
+        else:
+            self._calm_commits += 1
+            if self._calm_commits == CALM_COMMITS_MIN:
+                self._set_calm(True)
+
+    def _set_calm(self, calm: bool) -> None:
+        for copies in self._copies:
+            copies.gives_way = calm
 
     def _call(self, on_outcome: Callable[[CommitOutcome], None], outcome: CommitOutcome) -> None:
         try:

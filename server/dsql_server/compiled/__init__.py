@@ -1,4 +1,4 @@
-"""The innermost loops, compiled: ``encoding``, ``storage``, ``journal``, ``inserts``; each an extension module or None.
+"""The innermost loops, compiled: each name below is an extension module, or None.
 
 They are built at install where there is a C compiler. Everything in them has a twin in Python beside its callers, which
 says what it means, and which is used where the module couldn't be built, is of another version of the source, or
@@ -13,7 +13,7 @@ from typing import Any
 
 PURE_PYTHON_VARIABLE = "DSQLKIT_PURE_PYTHON"
 #: The extensions' own number must be the same; one more for each change of what they offer.
-VERSION = 8
+VERSION = 9
 
 
 def _load(name: str) -> Any:
@@ -30,3 +30,4 @@ encoding: Any = _load("_encoding")
 storage: Any = _load("_storage")
 journal: Any = _load("_journal")
 inserts: Any = _load("_inserts")
+commit_path: Any = _load("_commit_path")

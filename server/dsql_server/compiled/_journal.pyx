@@ -4,47 +4,93 @@
 See dsql_server.compiled.
 """
 
+from hashlib import blake2b
+from zlib import crc32
+
 include "memory.pxi"
 
 
 # -- journal records -------------------------------------------------------------------------------------------
 
-def encode_changes(claims, mutations):
-    """The lengths and the bytes of claims and mutations; see dsql_server.journal.record.encode_transaction."""
-    cdef Py_ssize_t n_claims = len(claims), n_mutations = len(mutations)
+cdef inline void little64(uint8_t* at, int64_t value) noexcept nogil:
+    little32(at, <int32_t>value)
+    little32(at + 4, <int32_t>(<uint64_t>value >> 32))
+
+
+cdef int put_bytes(Buffer* out, bytes content) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(content)
+    memcpy(grow(out, size), PyBytes_AS_STRING(content), size)
+    return 0
+
+
+cdef int put_transaction(Buffer* out, transaction) except -1:
+    """See dsql_server.journal.record._encode_transaction."""
+    cdef bytes transaction_id, key, content
+    cdef Py_ssize_t at = out.size, n_claims, n_mutations
+    transaction_id, t_commit, t_start, catalog_version, claims, mutations, catalog_change = transaction
+    if PyBytes_GET_SIZE(transaction_id) != 16:
+        raise ValueError("a transaction id has 16 bytes")
+    n_claims = len(claims)
+    n_mutations = len(mutations)
+    grow(out, 52 + 8 * (n_claims + n_mutations))
+    memcpy(out.data + at, PyBytes_AS_STRING(transaction_id), 16)
+    little64(out.data + at + 16, t_commit)
+    little64(out.data + at + 24, t_start)
+    little64(out.data + at + 32, catalog_version)
+    little32(out.data + at + 40, <int32_t>n_claims)
+    little32(out.data + at + 44, <int32_t>n_mutations)
+    little32(out.data + at + 48, -1 if catalog_change is None else <int32_t>len(<bytes?>catalog_change))
+    at += 52
+    for claim in claims:
+        key = claim[0]
+        put_bytes(out, key)
+        little32(out.data + at, <int32_t>PyBytes_GET_SIZE(key))
+        little32(out.data + at + 4, <int32_t><int>claim[1])
+        at += 8
+    for mutation in mutations:
+        key = mutation[0]
+        put_bytes(out, key)
+        little32(out.data + at, <int32_t>PyBytes_GET_SIZE(key))
+        if mutation[1] is None:
+            little32(out.data + at + 4, -1)
+        else:
+            content = mutation[1]
+            put_bytes(out, content)
+            little32(out.data + at + 4, <int32_t>PyBytes_GET_SIZE(content))
+        at += 8
+    if catalog_change is not None:
+        put_bytes(out, catalog_change)
+    return 0
+
+
+def encode_record(int64_t epoch, int64_t sequence, bytes previous_digest not None, transactions):
+    """See dsql_server.journal.record._encode_record."""
     cdef Buffer out
-    cdef uint8_t* to
-    cdef uint8_t* lengths
-    cdef Py_ssize_t at = 0, size
-    cdef bytes key, content
+    cdef bytes record
+    cdef Py_ssize_t at
+    if PyBytes_GET_SIZE(previous_digest) != 16:
+        raise ValueError("a digest has 16 bytes")
     out.data = NULL
     out.size = out.room = 0
     try:
-        grow(&out, 8 * (n_claims + n_mutations))
-        for claim in claims:
-            key = claim[0]
-            size = PyBytes_GET_SIZE(key)
-            memcpy(grow(&out, size), PyBytes_AS_STRING(key), size)
-            little32(out.data + at, <int32_t>size)
-            little32(out.data + at + 4, <int32_t><int>claim[1])
-            at += 8
-        for mutation in mutations:
-            key = mutation[0]
-            size = PyBytes_GET_SIZE(key)
-            memcpy(grow(&out, size), PyBytes_AS_STRING(key), size)
-            little32(out.data + at, <int32_t>size)
-            value = mutation[1]
-            if value is None:
-                little32(out.data + at + 4, -1)
-            else:
-                content = value
-                size = PyBytes_GET_SIZE(content)
-                memcpy(grow(&out, size), PyBytes_AS_STRING(content), size)
-                little32(out.data + at + 4, <int32_t>size)
-            at += 8
-        return taken(&out)
+        grow(&out, 48)
+        memcpy(out.data, b"DSJ1", 4)
+        little32(out.data + 12, <int32_t>len(transactions))
+        little64(out.data + 16, epoch)
+        little64(out.data + 24, sequence)
+        memcpy(out.data + 32, PyBytes_AS_STRING(previous_digest), 16)
+        for transaction in transactions:
+            at = out.size
+            grow(&out, 4)
+            put_transaction(&out, transaction)
+            little32(out.data + at, <int32_t>(out.size - at - 4))
+        little32(out.data + 8, <int32_t>out.size)
+        record = taken(&out)
     finally:
         free(out.data)
+    # Nobody has the record yet, so what its own bytes come to can still be put into it.
+    little32(<uint8_t*>PyBytes_AS_STRING(record) + 4, <int32_t><uint32_t>crc32(memoryview(record)[8:]))
+    return record, blake2b(record, digest_size=16).digest()
 
 
 # -- asynchronous fdatasync ------------------------------------------------------------------------------------

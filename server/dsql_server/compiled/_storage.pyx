@@ -200,3 +200,65 @@ def visible_run(
     finally:
         free(rows.data)
         free(lengths.data)
+
+
+# -- cutting transactions --------------------------------------------------------------------------------------
+
+cdef Py_ssize_t shard_of(list starts, bytes key):
+    """The last shard that starts at or before ``key``; the first one starts before all keys."""
+    cdef Py_ssize_t low = 0, high = len(starts), middle
+    cdef bytes start
+    while low < high:
+        middle = (low + high) >> 1
+        start = starts[middle]
+        if compare(
+            PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start), PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
+        ) <= 0:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
+
+
+def cut(mutations, list starts not None, list shards not None, set relations not None, Py_ssize_t rows_max, list full not None):
+    """See dsql_server.storage.router.StorageRouter._cut: the parts by node, or None, and nothing is counted: a relation
+    is new. ``full`` gets the shards that may have outgrown ``rows_max``."""
+    cdef dict by_node = {}
+    cdef list owners = [], part
+    cdef bytes key, prefix = None
+    cdef Py_ssize_t at, number = 0, inserted, appended
+    cdef Py_ssize_t count = len(mutations)
+    if len(starts) != len(shards) or not shards:
+        raise ValueError("a map has a start for each shard")
+    for mutation in mutations:
+        key = mutation[0]
+        if prefix is None or PyBytes_GET_SIZE(key) < 4 or memcmp(PyBytes_AS_STRING(key), PyBytes_AS_STRING(prefix), 4):
+            prefix = key[:4]
+            if PyBytes_GET_SIZE(prefix) < 4 or prefix not in relations:
+                return None
+        number = shard_of(starts, key)
+        if number < 0:
+            raise ValueError("a map without a first shard")
+        shard = shards[number]
+        node = shard.node
+        part = by_node.get(node)
+        if part is None:
+            by_node[node] = [mutation]
+        else:
+            part.append(mutation)
+        owners.append(shard)
+    for at, mutation in enumerate(mutations):
+        shard = owners[at]
+        if mutation[1] is None:
+            shard.rows -= 1
+            continue
+        key = mutation[0]
+        if key > <bytes>shard.last_key:
+            shard.last_key = key
+            shard.appends += 1
+        shard.writes += 1
+        rows = shard.rows + 1
+        shard.rows = rows
+        if rows > rows_max and shard.is_to_be_counted(rows_max):
+            full.append(shard)
+    return list(by_node.items())

@@ -131,8 +131,11 @@ class StorageRouter(Protocol):
 
     def appliers(self) -> Sequence[StorageApplier]: ...
 
-    def prepare(self, t: Timestamp, mutations: Sequence[Mutation]) -> None:
-        """A transaction is about to commit at ``t``: do what can be done of :meth:`split` and ``apply_batch``."""
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], pause: Callable[[], None]) -> None:
+        """A transaction is about to commit at ``t``: do what can be done of :meth:`split` and ``apply_batch``.
+
+        ``pause`` is to be called every ten microseconds or so.
+        """
         ...
 
     def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:

@@ -85,8 +85,6 @@ class KernelSync:
             taken = compiled.journal.submit_syncs(self._context.value, self._eventfd, asked)
         else:
             taken = self._submit_one_by_one(asked)
-        # The kernel's workers run on this processor: they write first, then the caller goes on while the disk works.
-        os.sched_yield()
         if taken < len(asked):
             # Told later: whoever asked is still in the middle of it.
             error = -taken if taken < 0 else errno.EAGAIN

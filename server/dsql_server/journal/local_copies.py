@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ class LocalCopies:
         self._failed = False
         self._preparing: Thread | None = None
         self._submit: Callable[[], None] = _nothing  #: begins the syncs of what was put to the writers
+        #: Whether the kernel's workers come first, as long as nobody else waits for the event loop.
+        self.gives_way = False
         self._stop = Event()
         self._writers: tuple[CopyWriter, ...] = ()
         self._kernel: KernelSync | None = None
@@ -106,6 +109,7 @@ class LocalCopies:
         self._put_first(write)
         self._put_second(write)
         self._submit()
+        self.give_way()
         self._offset += len(data)
         self._sequence = sequence
         if self._follower is None:
@@ -148,6 +152,15 @@ class LocalCopies:
         if self._preparing is not None:
             self._preparing.join()
         self._on_progress()
+
+    def give_way(self) -> None:
+        """Whoever works on while a record is being synced should call it every ten microseconds or so.
+
+        A sync is a write and a flush. The kernel's worker that waits for the one to begin the other runs on the same
+        processor as the event loop, and would wait for that, too.
+        """
+        if self.gives_way:
+            os.sched_yield()
 
     def metrics(self) -> list[dict[str, object]]:
         """One row for each copy: where it is, how many syncs it did, how far it is, what made it fail."""

@@ -51,7 +51,8 @@ class Record(NamedTuple):
     length: int  #: bytes, without padding
 
 
-def encode_transaction(transaction: CommittedTransaction) -> bytes:
+def _encode_transaction(transaction: CommittedTransaction) -> bytes:
+    """What its parts come to, all lengths and lock modes, then all keys and values."""
     transaction_id, t_commit, t_start, catalog_version, claims, mutations, catalog_change = transaction
     head = _TRANSACTION.pack(
         transaction_id,
@@ -62,33 +63,17 @@ def encode_transaction(transaction: CommittedTransaction) -> bytes:
         len(mutations),
         _ABSENT if catalog_change is None else len(catalog_change),
     )
-    changes: bytes = encode_changes(claims, mutations)
-    return head + changes if catalog_change is None else head + changes + catalog_change
-
-
-def _encode_changes(claims: Sequence[Claim], mutations: Sequence[Mutation]) -> bytes:
-    """All lengths and lock modes, then all keys and values."""
     lengths: list[int] = []
-    parts = [b""]
-    length = lengths.append
-    part = parts.append
+    parts = [head, b""]
     for key, mode in claims:
-        length(len(key))
-        length(mode)
-        part(key)
+        lengths += (len(key), mode)
+        parts.append(key)
     for key, value in mutations:
-        length(len(key))
-        part(key)
-        if value is None:
-            length(_ABSENT)
-        else:
-            length(len(value))
-            part(value)
-    parts[0] = pack(f"<{len(lengths)}i", *lengths)
+        lengths += (len(key), _ABSENT if value is None else len(value))
+        parts += (key, value or b"")
+    parts[1] = pack(f"<{len(lengths)}i", *lengths)
+    parts.append(catalog_change or b"")
     return b"".join(parts)
-
-
-encode_changes = _encode_changes if compiled.journal is None else compiled.journal.encode_changes
 
 
 def decode_transaction(data: bytes, at: int = 0) -> CommittedTransaction:
@@ -121,14 +106,14 @@ def decode_transaction(data: bytes, at: int = 0) -> CommittedTransaction:
     )
 
 
-def encode_record(
+def _encode_record(
     epoch: int, sequence: int, previous_digest: bytes, transactions: Sequence[CommittedTransaction]
 ) -> tuple[bytes, bytes]:
     """(the record, its digest)."""
     parts = [b""]
     length = HEADER_BYTES
     for transaction in transactions:
-        data = encode_transaction(transaction)
+        data = _encode_transaction(transaction)
         parts.append(_LENGTH.pack(len(data)))
         parts.append(data)
         length += len(data) + 4
@@ -136,6 +121,9 @@ def encode_record(
     covered = b"".join(parts)
     record = b"".join((MAGIC, _LENGTH.pack(crc32(covered)), covered))
     return record, digest_of(record)
+
+
+encode_record = _encode_record if compiled.journal is None else compiled.journal.encode_record
 
 
 def digest_of(record: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from zlib import crc32
 
 from dsql_server.interfaces.commit_path import (
@@ -111,7 +111,7 @@ class MemoryRouter:
     def appliers(self) -> list[MemoryNode]:
         return self.nodes
 
-    def prepare(self, t: Timestamp, mutations: Sequence[Mutation]) -> None:
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], pause: Callable[[], None]) -> None:
         """Nothing is worth preparing in memory."""
 
     def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from dsql_server import compiled
 from dsql_server.encoding.keys import RELATION_PREFIX_BYTES
 from dsql_server.interfaces.commit_path import (
     Aggregate,
@@ -30,6 +31,42 @@ ROWS_COUNTED_MAX = 1000
 #: Keys past every key there can be.
 _END_OF_KEYS = b"\xff" * RELATION_PREFIX_BYTES
 _MAP_NOTE = "range-map"
+
+
+def _cut(
+    mutations: Sequence[Mutation],
+    starts: list[bytes],
+    shards: list[Shard],
+    relations: set[bytes],
+    rows_max: int,
+    full: list[Shard],
+) -> list[tuple[int, list[Mutation]]] | None:
+    """The mutations by the node that owns them, counted as written to their shards.
+
+    None, and nothing is counted, if one is of a relation that isn't in ``relations``. ``full`` gets the shards that may
+    have outgrown ``rows_max``.
+    """
+    if not all(key[:RELATION_PREFIX_BYTES] in relations for key, _ in mutations):
+        return None
+    by_node: dict[int, list[Mutation]] = {}
+    for mutation in mutations:
+        key, value = mutation
+        shard = shards[bisect_right(starts, key) - 1]
+        by_node.setdefault(shard.node, []).append(mutation)
+        if value is None:
+            shard.rows -= 1
+            continue
+        if key > shard.last_key:
+            shard.last_key = key
+            shard.appends += 1
+        shard.writes += 1
+        shard.rows += 1
+        if shard.rows > rows_max and shard.is_to_be_counted(rows_max):
+            full.append(shard)
+    return list(by_node.items())
+
+
+cut = _cut if compiled.storage is None else compiled.storage.cut
 
 
 class StorageRouter:
@@ -206,43 +243,29 @@ class StorageRouter:
             return ahead[1]
         return self._cut(mutations)
 
-    def prepare(self, t: Timestamp, mutations: Sequence[Mutation]) -> None:
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], pause: Callable[[], None]) -> None:
         """Do now what :meth:`split` and the nodes will do for a transaction that commits at ``t``: there is time while
-        its record is on its way to the disk. Only the last one is kept, and nobody sees anything of it."""
+        its record is on its way to the disk. Only the last one is kept, and nobody sees anything of it.
+
+        ``pause`` is called every now and then.
+        """
         parts = self._cut(mutations)
         self._cut_ahead = mutations, parts
         for index, part in parts:
+            pause()
             self.nodes[index].prepare(t, part)
 
     def _cut(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
-        starts, shards, relations = self._starts, self._shards, self._relations
-        by_node: dict[int, list[Mutation]] = {}
         full: list[Shard] = []
-        rows_max = self._shard_rows_max
-        for mutation in mutations:
-            key, value = mutation
-            if key[:RELATION_PREFIX_BYTES] not in relations:
+        while (
+            parts := cut(mutations, self._starts, self._shards, self._relations, self._shard_rows_max, full)
+        ) is None:
+            for key, _ in mutations:
                 self._map.add_relation(key[:RELATION_PREFIX_BYTES])
-            shard = shards[bisect_right(starts, key) - 1]
-            if value is None:
-                shard.rows -= 1
-            else:
-                if key > shard.last_key:
-                    shard.last_key = key
-                    shard.appends += 1
-                shard.writes += 1
-                shard.rows += 1
-                if shard.rows > rows_max and shard.is_to_be_counted(rows_max):
-                    full.append(shard)
-            owned = by_node.get(shard.node)
-            if owned is None:
-                by_node[shard.node] = [mutation]
-            else:
-                owned.append(mutation)
         for shard in full:
-            if shard.is_to_be_counted(rows_max):
+            if shard.is_to_be_counted(self._shard_rows_max):
                 self._split_shard(shard)
-        return list(by_node.items())
+        return parts
 
     def _split_shard(self, shard: Shard) -> None:
         """Count a shard that seems full and cut it: its empty tail off, or in the middle."""
