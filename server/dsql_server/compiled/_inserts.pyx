@@ -103,19 +103,16 @@ cdef class Insert:
         free(self.sizes)
         free(self.nullable)
 
-    cdef bytes row(self, bytes data, const Execution* execution):
+    cdef int put_row(self, Buffer* out, bytes data, const Execution* execution) except -1:
         """The row as it will be stored; ``execution`` is found in ``data`` and has as many values as parameters."""
         cdef const uint8_t* on_stack[64]
         cdef const uint8_t** values = on_stack
         cdef const uint8_t* at = execution.values
         cdef const uint8_t* value
-        cdef Buffer out
         cdef uint8_t* to
         cdef int i, source
         cdef int32_t length
         cdef object bound = None
-        out.data = NULL
-        out.size = out.room = 0
         if execution.number > 64:
             values = <const uint8_t**>malloc(sizeof(uint8_t*) * execution.number)
             if values == NULL:
@@ -125,31 +122,30 @@ cdef class Insert:
                 values[i] = at
                 length = i32(at)
                 at += 4 + (length if length > 0 else 0)
-            to = grow(&out, 2)
+            to = grow(out, 2)
             to[0] = <uint8_t>(self.count >> 8)
             to[1] = <uint8_t>self.count
             for i in range(self.count):
                 source = self.sources[i]
                 if source == KNOWN:
-                    put_value(&out, self.calls[i])
+                    put_value(out, self.calls[i])
                     continue
                 if source != COMPUTED:
                     value = values[self.places[i]]
                     length = i32(value)
                     if length < 0:
                         if self.nullable[i]:
-                            put32(grow(&out, 4), -1)
+                            put32(grow(out, 4), -1)
                             continue
                     elif not put_parameter(
-                        &out, source, self.sizes[i], format_of(execution, self.places[i]), value + 4, length
+                        out, source, self.sizes[i], format_of(execution, self.places[i]), value + 4, length
                     ):
                         continue
                 if bound is None:
                     bound = self.bound_of(data)
-                put_value(&out, self.calls[i](bound))
-            return taken(&out)
+                put_value(out, self.calls[i](bound))
+            return 0
         finally:
-            free(out.data)
             if values != on_stack:
                 free(values)
 
@@ -204,33 +200,92 @@ cdef class CompiledUntold:
         return size
 
 
+# -- a session's statements ------------------------------------------------------------------------------------
+
+#: So many are found without the session's own dictionary.
+cdef int STATEMENTS_AT_HAND_MAX = 8
+
+
+cdef class Statements:
+    """The INSERTs among a session's prepared statements.
+
+    ``forget`` has to be called when a statement is prepared, closed or known better.
+    """
+
+    cdef dict prepared
+    cdef list names, inserts  #: those at hand
+
+    def __cinit__(self, dict prepared not None):
+        self.prepared = prepared
+        self.names = []
+        self.inserts = []
+
+    def forget(self):
+        if self.names:
+            self.names.clear()
+            self.inserts.clear()
+
+    cdef Insert find(self, const Execution* execution):
+        """The statement that is executed, None if it isn't an INSERT that is known."""
+        cdef bytes name
+        cdef Py_ssize_t at
+        for at in range(len(self.names)):
+            name = <bytes>self.names[at]
+            if PyBytes_GET_SIZE(name) == execution.name_size and not memcmp(
+                PyBytes_AS_STRING(name), execution.name, execution.name_size
+            ):
+                return <Insert>self.inserts[at]
+        name = PyBytes_FromStringAndSize(<const char*>execution.name, execution.name_size)
+        prepared = self.prepared.get(name)
+        learned = prepared.direct if prepared is not None else None
+        insert = learned.at_once if learned is not None else None
+        if type(insert) is not Insert:
+            return None
+        if len(self.names) < STATEMENTS_AT_HAND_MAX:
+            self.names.append(name)
+            self.inserts.append(insert)
+        return insert
+
+
 # -- a transaction block ---------------------------------------------------------------------------------------
+
+cdef class Target:
+    """A statement's table in a block."""
+
+    cdef Insert insert
+    cdef object work
+    cdef set verified
+    cdef dict loaded
+
 
 cdef class OpenBlock:
     """See dsql_server.frontend.block_inserts."""
 
-    cdef dict prepared
-    cdef object catalog, state, workspace, get, t
-    cdef list untold
-    cdef dict works  #: by statement, each of them its table's
+    cdef Statements statements
+    cdef object catalog, state, workspace, get, t, catalog_version
+    cdef list untold, targets
     cdef long long version, settings_changes
-    cdef long rows_max
-    cdef Py_ssize_t row_bytes_max, size_max
+    cdef Py_ssize_t told, rows_max, row_bytes_max, size_max
     cdef double age_max_s, began_at
+    cdef Buffer scratch
+    # The row inserted last, until it is settled.
     cdef CompiledUntold last
+    cdef Target target
     # What the rows come to, as long as all of the block's are among them.
     cdef Py_ssize_t settled, size
     cdef list claims, mutations
 
-    def __cinit__(self, dict prepared not None, settings_changes, catalog, workspace, get):
+    def __cinit__(self, Statements statements not None, settings_changes, catalog, workspace, get):
         limits = workspace.limits
-        self.prepared = prepared
+        self.statements = statements
         self.settings_changes = settings_changes
         self.catalog = catalog
         self.state = workspace.catalog
-        self.version = self.state.version
+        self.catalog_version = self.state.version
+        self.version = self.catalog_version
         self.workspace = workspace
         self.untold = workspace.untold
+        self.told = workspace.row_count - len(self.untold)
         self.t = workspace.t_start
         self.began_at = workspace.began_at
         self.get = get
@@ -238,81 +293,88 @@ cdef class OpenBlock:
         self.row_bytes_max = limits.small_row_bytes
         self.size_max = limits.transaction_size_bytes
         self.age_max_s = limits.transaction_age_s
-        self.works = {}
+        self.targets = []
         self.claims = []
         self.mutations = []
+
+    def __dealloc__(self):
+        free(self.scratch.data)
 
     cdef bint is_current(self) except -1:
         return self.catalog.state is self.state and <double>monotonic() - self.began_at <= self.age_max_s
 
+    cdef Target target_of(self, Insert insert):
+        cdef Target target
+        for known in self.targets:
+            target = <Target>known
+            if target.insert is insert:
+                return target
+        target = Target.__new__(Target)
+        target.insert = insert
+        target.work = self.workspace.work(insert.direct.table)
+        target.verified = target.work.verified
+        target.loaded = target.work.loaded
+        self.targets.append(target)
+        return target
+
     def insert(self, bytes data not None):
-        """Insert the row that the request ``data`` inserts; the whole answer. None, and nothing done: it isn't a plain
-        execution of a known INSERT, or its key is taken.
+        """The whole answer to the request ``data``, which inserts a row; :meth:`settle` has to follow. None, and nothing
+        done: it isn't a plain execution of a known INSERT, or its key is taken.
 
         Raises what dsql_server.processor.access.NOT_EXACT lists for the same reason.
         """
         cdef Execution found
         cdef Insert insert
+        cdef Target target
         cdef CompiledUntold untold
+        cdef Buffer* scratch = &self.scratch
         cdef bytes row, key
-        cdef set verified
-        cdef Buffer out
-        cdef long rows
+        if self.last is not None:
+            raise RuntimeError("the row inserted last isn't settled")
         if not find_execution(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &found):
             return None
-        prepared = self.prepared.get(PyBytes_FromStringAndSize(<const char*>found.name, found.name_size))
-        if prepared is None:
-            return None
-        learned = prepared.direct
-        if learned is None:
-            return None
-        at_once = learned.at_once
-        if type(at_once) is not Insert:
-            return None
-        insert = at_once
-        if insert.version != self.version or insert.settings_changes != self.settings_changes:
+        insert = self.statements.find(&found)
+        if insert is None or insert.version != self.version or insert.settings_changes != self.settings_changes:
             return None
         if found.number != insert.parameters or found.results_size != PyBytes_GET_SIZE(insert.results):
             return None
         if memcmp(found.results, PyBytes_AS_STRING(insert.results), found.results_size) != 0:
             return None
-        rows = self.workspace.row_count
-        if rows >= self.rows_max or not self.is_current():
+        if self.told + len(self.untold) >= self.rows_max or not self.is_current():
             return None
-        row = insert.row(data, &found)
-        if PyBytes_GET_SIZE(row) > self.row_bytes_max:
+        scratch.size = 0
+        insert.put_row(scratch, data, &found)
+        if scratch.size > self.row_bytes_max:
             return None
-        out.data = NULL
-        out.size = out.room = 0
-        try:
-            insert.key.put(&out, row)
-            key = taken(&out)
-        finally:
-            free(out.data)
-        work = self.works.get(insert)
-        if work is None:
-            work = self.works[insert] = self.workspace.work(insert.direct.table)
-        verified = work.verified
-        if key in verified or key in <dict?>work.loaded or self.get(key, self.t) is not None:
+        row = taken(scratch)
+        scratch.size = 0
+        insert.key.put(scratch, row)
+        key = taken(scratch)
+        target = self.target_of(insert)
+        if key in target.verified or key in target.loaded or self.get(key, self.t) is not None:
             return None
-        verified.add(key)
-        work.written = True
-        self.workspace.row_count = rows + 1
         untold = CompiledUntold.__new__(CompiledUntold)
         untold.insert = insert
         untold.row = row
         untold.key = key
         untold.request = data
-        self.untold.append(untold)
         self.last = untold
+        self.target = target
         return insert.described if found.described else insert.answer
 
     def settle(self):
-        """Make ready what the row inserted last will come to at COMMIT."""
-        if self.last is not None and self.settled + 1 == len(self.untold):
-            self.settled += 1
-            self.size += self.last.add_changes(self.claims, self.mutations)
+        """Add the row inserted last to the transaction, and make ready what it comes to at COMMIT."""
+        cdef CompiledUntold last = self.last
+        if last is None:
+            return
         self.last = None
+        self.target.verified.add(last.key)
+        self.target.work.written = True
+        self.untold.append(last)
+        self.workspace.row_count = self.told + len(self.untold)
+        if self.settled + 1 == len(self.untold):
+            self.settled += 1
+            self.size += last.add_changes(self.claims, self.mutations)
 
     def request(self):
         """The commit request; None where it isn't ready, or mustn't be made."""
@@ -323,7 +385,7 @@ cdef class OpenBlock:
         made = PyType_GenericAlloc(CommitRequest, 6)
         put_item(made, 0, self.workspace.transaction_id)
         put_item(made, 1, self.t)
-        put_item(made, 2, self.state.version)
+        put_item(made, 2, self.catalog_version)
         put_item(made, 3, tuple(self.claims))
         put_item(made, 4, tuple(self.mutations))
         put_item(made, 5, None)

@@ -48,19 +48,21 @@ def compiled_insert(plan: LoadPlan, settings_changes: int, zone_is_utc: bool, fo
     )
 
 
-def open_block(
-    prepared: dict[bytes, Prepared], settings_changes: int, catalog: Catalog, executor: Executor
-) -> Any | None:
+def insert_statements(prepared: dict[bytes, Prepared]) -> Any | None:
+    """The INSERTs among a session's prepared statements. ``forget()`` has to be called whenever these change."""
+    return None if compiled.inserts is None else compiled.inserts.Statements(prepared)
+
+
+def open_block(statements: Any, settings_changes: int, catalog: Catalog, executor: Executor) -> Any:
     """What inserts into a transaction block until something else is done in it than to read directly, or to insert.
 
-    ``insert(request)`` gives the answer; None, and nothing done: the twin has to. ``settle()`` comes behind each
-    answer. ``request()`` is the commit request; None: it has to be made otherwise.
+    ``insert(request)`` gives the answer; None, and nothing done: the twin has to. ``settle()``, which adds the row to
+    the transaction, has to follow. ``request()`` is the commit request; None: it has to be made otherwise.
 
-    The block must be one that may write, that has defined nothing and of which the engine knows nothing.
+    ``statements`` are those of :func:`insert_statements`. The block must be one that may write, that has defined
+    nothing and of which the engine knows nothing.
     """
-    if compiled.inserts is None:
-        return None
-    return compiled.inserts.OpenBlock(prepared, settings_changes, catalog, executor.workspace, executor.storage.get)
+    return compiled.inserts.OpenBlock(statements, settings_changes, catalog, executor.workspace, executor.storage.get)
 
 
 def _compiled_key(encoder: KeyEncoder) -> tuple[bytes, Any] | None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dsql_server.encoding.executions import RawExecution, split_execution
-from dsql_server.frontend.block_inserts import INSERTED, compiled_insert, open_block
+from dsql_server.frontend.block_inserts import INSERTED, compiled_insert, insert_statements, open_block
 from dsql_server.frontend.statements import Learned, Portal, Prepared, read_formats
 from dsql_server.frontend.steering import Steering
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
@@ -70,6 +70,13 @@ class DirectAnswers(Steering):
         #: The transaction block, if its inserts are compiled; see :func:`open_block`. Gone with the next turn of the
         #: coroutine: only that changes settings, prepared statements, definitions, or what the engine knows.
         self._open_block: Any = None
+        self._inserts: Any = insert_statements(self._prepared)
+
+    def _close_block(self) -> None:
+        """The coroutine has its turn."""
+        self._open_block = None
+        if self._inserts is not None:
+            self._inserts.forget()
 
     # -- texts -----------------------------------------------------------------------------------------------
 
@@ -195,7 +202,7 @@ class DirectAnswers(Steering):
         executor = self.executor
         if self._block != IDLE or executor is None or executor.workspace is not None:
             return False
-        if executor.processor.version != self.services.catalog.version:
+        if executor.processor.version != self.services.catalog.state.version:
             return False
         # Nothing can come between: the answer travels while the snapshot is taken.
         self._write(_BEGUN)
@@ -206,8 +213,9 @@ class DirectAnswers(Steering):
         return True
 
     def _open_for_inserts(self, executor: Executor) -> None:
-        if not (executor.stale or executor.engine_open or self._settings_stale or self._read_only):
-            self._open_block = open_block(self._prepared, self._settings_changes, self.services.catalog, executor)
+        stale = executor.stale or self._settings_stale
+        if self._inserts is not None and not (stale or executor.engine_open or self._read_only):
+            self._open_block = open_block(self._inserts, self._settings_changes, self.services.catalog, executor)
 
     def _commit_at_once(self) -> bool:
         executor, block = self.executor, self._open_block

@@ -21,7 +21,7 @@ class Session(ExtendedQuery):
                 self._resting = not batch and not self._skipping
                 received = await self._next()
                 self._resting = False
-                self._open_block = None
+                self._close_block()
                 if received is None or received[0] == p.TERMINATE:
                     return
                 kind = received[0]
