@@ -248,13 +248,38 @@ def test_a_row_inserted_otherwise_is_committed_too() -> None:
     made = scene()
     made.feed(BEGIN)
     assert made.feed(put(1))
-    block, made.session._open_block = made.session._open_block, None
+    made.session._open_block = None
     assert made.feed(put(2))
-    made.session._open_block = block
-    assert made.feed(put(3))
+    block = made.session._open_block
+    assert block.insert(put(1)) is None and block.insert(put(2)) is None
+    assert block.insert(put(3)) is not None
+    block.settle()
     assert block.request() is None
     assert made.feed(COMMIT)
     assert len(made.requests[0].mutations) == 3
+
+
+def test_rows_of_a_block_are_those_of_its_table_whichever_statement_inserts_them() -> None:
+    made = scene()
+    made.session._prepared[b"s2"] = made.session._prepared[NAME]
+    made.session._prepared[b"s3"] = Prepared("INSERT …", made.session._prepared[NAME].statement, ())
+    other = made.session._prepared[b"s3"]
+    learned = made.session._prepared[NAME].direct
+    assert learned is not None
+    at_once = block_inserts.compiled_insert(learned.plan, learned.settings_changes, True, RESULTS)
+    other.direct = learned._replace(at_once=at_once)
+    for _ in range(2):  # in the second block, the statements are at hand
+        made.feed(BEGIN)
+        block = made.session._open_block
+        for name in (b"s1", b"s2", b"s3"):
+            named = put(1).replace(b"s1", name)
+            assert (block.insert(named) is None) == (name != b"s1")
+            block.settle()
+        executor = made.session.executor
+        assert executor is not None and executor.workspace is not None
+        assert executor.workspace.dirty_tables() == {TABLE_ID}
+        executor.rollback()
+        made.session._block = IDLE
 
 
 def test_statements_with_other_unique_keys_are_not_compiled() -> None:

@@ -250,20 +250,22 @@ cdef class Statements:
 # -- a transaction block ---------------------------------------------------------------------------------------
 
 cdef class Target:
-    """A statement's table in a block."""
+    """A statement's table in a block, which the workspace knows of once it is written to."""
 
     cdef Insert insert
-    cdef object work
+    cdef object relation_id, work
     cdef set verified
     cdef dict loaded
+    cdef bint written
 
 
 cdef class OpenBlock:
     """See dsql_server.frontend.block_inserts."""
 
     cdef Statements statements
-    cdef object catalog, state, workspace, get, t, catalog_version
+    cdef object catalog, state, workspace, get, t, catalog_version, new_work
     cdef list untold, targets
+    cdef dict tables
     cdef long long version, settings_changes
     cdef Py_ssize_t told, rows_max, row_bytes_max, size_max
     cdef double age_max_s, began_at
@@ -275,7 +277,8 @@ cdef class OpenBlock:
     cdef Py_ssize_t settled, size
     cdef list claims, mutations
 
-    def __cinit__(self, Statements statements not None, settings_changes, catalog, workspace, get):
+    def __cinit__(self, Statements statements not None, settings_changes, catalog, workspace, get, new_work):
+        cdef Insert insert
         limits = workspace.limits
         self.statements = statements
         self.settings_changes = settings_changes
@@ -294,8 +297,15 @@ cdef class OpenBlock:
         self.size_max = limits.transaction_size_bytes
         self.age_max_s = limits.transaction_age_s
         self.targets = []
+        self.tables = workspace.tables
+        self.new_work = new_work
         self.claims = []
         self.mutations = []
+        # There is time now, and what was inserted into before will be again.
+        for known in statements.inserts:
+            insert = <Insert>known
+            if insert.version == self.version:
+                self.add_target(insert)
 
     def __dealloc__(self):
         free(self.scratch.data)
@@ -309,9 +319,19 @@ cdef class OpenBlock:
             target = <Target>known
             if target.insert is insert:
                 return target
-        target = Target.__new__(Target)
+        return self.add_target(insert)
+
+    cdef Target add_target(self, Insert insert):
+        cdef Target target = Target.__new__(Target)
+        table = insert.direct.table
         target.insert = insert
-        target.work = self.workspace.work(insert.direct.table)
+        target.relation_id = table.relation_id
+        target.work = self.tables.get(target.relation_id)
+        for other in self.targets:
+            if target.work is None and (<Target>other).relation_id == target.relation_id:
+                target.work = (<Target>other).work
+        if target.work is None:
+            target.work = self.new_work(table)
         target.verified = target.work.verified
         target.loaded = target.work.loaded
         self.targets.append(target)
@@ -365,11 +385,14 @@ cdef class OpenBlock:
     def settle(self):
         """Add the row inserted last to the transaction, and make ready what it comes to at COMMIT."""
         cdef CompiledUntold last = self.last
+        cdef Target target = self.target
         if last is None:
             return
         self.last = None
-        self.target.verified.add(last.key)
-        self.target.work.written = True
+        if not target.written:
+            target.written = target.work.written = True
+            self.tables[target.relation_id] = target.work
+        target.verified.add(last.key)
         self.untold.append(last)
         self.workspace.row_count = self.told + len(self.untold)
         if self.settled + 1 == len(self.untold):

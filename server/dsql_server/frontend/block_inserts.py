@@ -19,6 +19,7 @@ from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.plan import LoadPlan
+from dsql_server.processor.write_set import TableWork
 
 INSERTED = p.command_complete("INSERT 0 1")
 _BEHIND = INSERTED + p.ready_for_query(BLOCK)
@@ -54,7 +55,7 @@ def insert_statements(prepared: dict[bytes, Prepared]) -> Any | None:
 
 
 def open_block(statements: Any, settings_changes: int, catalog: Catalog, executor: Executor) -> Any:
-    """What inserts into a transaction block until something else is done in it than to read directly, or to insert.
+    """What inserts into a transaction block as long as nothing else is done in it but to read directly.
 
     ``insert(request)`` gives the answer; None, and nothing done: the twin has to. ``settle()``, which adds the row to
     the transaction, has to follow. ``request()`` is the commit request; None: it has to be made otherwise.
@@ -62,7 +63,9 @@ def open_block(statements: Any, settings_changes: int, catalog: Catalog, executo
     ``statements`` are those of :func:`insert_statements`. The block must be one that may write, that has defined
     nothing and of which the engine knows nothing.
     """
-    return compiled.inserts.OpenBlock(statements, settings_changes, catalog, executor.workspace, executor.storage.get)
+    return compiled.inserts.OpenBlock(
+        statements, settings_changes, catalog, executor.workspace, executor.storage.get, TableWork
+    )
 
 
 def _compiled_key(encoder: KeyEncoder) -> tuple[bytes, Any] | None:

@@ -194,8 +194,7 @@ class DirectAnswers(Steering):
         self._portals.pop(b"", None)
         # While the answer is on its way: COMMIT needs it.
         inserted.changes()
-        if self._open_block is None and self.executor is not None:
-            self._open_for_inserts(self.executor)
+        self._open_for_inserts()
         return True
 
     def _begin_at_once(self) -> bool:
@@ -209,10 +208,12 @@ class DirectAnswers(Steering):
         executor.begin()
         self._block = BLOCK
         self._portals.pop(b"", None)
-        self._open_for_inserts(executor)
+        self._open_for_inserts()
         return True
 
-    def _open_for_inserts(self, executor: Executor) -> None:
+    def _open_for_inserts(self) -> None:
+        executor, self._open_block = self.executor, None
+        assert executor is not None, "a block has one"
         stale = executor.stale or self._settings_stale
         if self._inserts is not None and not (stale or executor.engine_open or self._read_only):
             self._open_block = open_block(self._inserts, self._settings_changes, self.services.catalog, executor)
