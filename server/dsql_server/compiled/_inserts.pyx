@@ -207,18 +207,28 @@ cdef int STATEMENTS_AT_HAND_MAX = 8
 
 
 cdef class Statements:
-    """The INSERTs among a session's prepared statements.
+    """The INSERTs among a session's prepared statements, and what is the same for all of its blocks.
 
     ``forget`` has to be called when a statement is prepared, closed or known better.
     """
 
     cdef dict prepared
     cdef list names, inserts  #: those at hand
+    cdef object catalog, get, new_work
+    cdef Py_ssize_t rows_max, row_bytes_max, size_max
+    cdef double age_max_s
 
-    def __cinit__(self, dict prepared not None):
+    def __cinit__(self, dict prepared not None, catalog, get, new_work, limits):
         self.prepared = prepared
         self.names = []
         self.inserts = []
+        self.catalog = catalog
+        self.get = get
+        self.new_work = new_work
+        self.rows_max = limits.transaction_rows
+        self.row_bytes_max = limits.small_row_bytes
+        self.size_max = limits.transaction_size_bytes
+        self.age_max_s = limits.transaction_age_s
 
     def forget(self):
         if self.names:
@@ -263,12 +273,12 @@ cdef class OpenBlock:
     """See dsql_server.frontend.block_inserts."""
 
     cdef Statements statements
-    cdef object catalog, state, workspace, get, t, catalog_version, new_work
+    cdef object state, workspace, t, catalog_version
     cdef list untold, targets
     cdef dict tables
     cdef long long version, settings_changes
-    cdef Py_ssize_t told, rows_max, row_bytes_max, size_max
-    cdef double age_max_s, began_at
+    cdef Py_ssize_t told
+    cdef double began_at
     cdef Buffer scratch
     # The row inserted last, until it is settled.
     cdef CompiledUntold last
@@ -277,12 +287,10 @@ cdef class OpenBlock:
     cdef Py_ssize_t settled, size
     cdef list claims, mutations
 
-    def __cinit__(self, Statements statements not None, settings_changes, catalog, workspace, get, new_work):
+    def __cinit__(self, Statements statements not None, settings_changes, workspace):
         cdef Insert insert
-        limits = workspace.limits
         self.statements = statements
         self.settings_changes = settings_changes
-        self.catalog = catalog
         self.state = workspace.catalog
         self.catalog_version = self.state.version
         self.version = self.catalog_version
@@ -291,14 +299,8 @@ cdef class OpenBlock:
         self.told = workspace.row_count - len(self.untold)
         self.t = workspace.t_start
         self.began_at = workspace.began_at
-        self.get = get
-        self.rows_max = limits.transaction_rows
-        self.row_bytes_max = limits.small_row_bytes
-        self.size_max = limits.transaction_size_bytes
-        self.age_max_s = limits.transaction_age_s
         self.targets = []
         self.tables = workspace.tables
-        self.new_work = new_work
         self.claims = []
         self.mutations = []
         # There is time now, and what was inserted into before will be again.
@@ -311,7 +313,9 @@ cdef class OpenBlock:
         free(self.scratch.data)
 
     cdef bint is_current(self) except -1:
-        return self.catalog.state is self.state and <double>monotonic() - self.began_at <= self.age_max_s
+        if self.statements.catalog.state is not self.state:
+            return False
+        return <double>monotonic() - self.began_at <= self.statements.age_max_s
 
     cdef Target target_of(self, Insert insert):
         cdef Target target
@@ -331,7 +335,7 @@ cdef class OpenBlock:
             if target.work is None and (<Target>other).relation_id == target.relation_id:
                 target.work = (<Target>other).work
         if target.work is None:
-            target.work = self.new_work(table)
+            target.work = self.statements.new_work(table)
         target.verified = target.work.verified
         target.loaded = target.work.loaded
         self.targets.append(target)
@@ -360,18 +364,18 @@ cdef class OpenBlock:
             return None
         if memcmp(found.results, PyBytes_AS_STRING(insert.results), found.results_size) != 0:
             return None
-        if self.told + len(self.untold) >= self.rows_max or not self.is_current():
+        if self.told + len(self.untold) >= self.statements.rows_max or not self.is_current():
             return None
         scratch.size = 0
         insert.put_row(scratch, data, &found)
-        if scratch.size > self.row_bytes_max:
+        if scratch.size > self.statements.row_bytes_max:
             return None
         row = taken(scratch)
         scratch.size = 0
         insert.key.put(scratch, row)
         key = taken(scratch)
         target = self.target_of(insert)
-        if key in target.verified or key in target.loaded or self.get(key, self.t) is not None:
+        if key in target.verified or key in target.loaded or self.statements.get(key, self.t) is not None:
             return None
         untold = CompiledUntold.__new__(CompiledUntold)
         untold.insert = insert
@@ -401,7 +405,7 @@ cdef class OpenBlock:
 
     def request(self):
         """The commit request; None where it isn't ready, or mustn't be made."""
-        if self.settled == 0 or self.settled != len(self.untold) or self.size > self.size_max:
+        if self.settled == 0 or self.settled != len(self.untold) or self.size > self.statements.size_max:
             return None
         if not self.is_current():
             return None

@@ -10,15 +10,14 @@ from functools import partial
 from typing import Any
 
 from dsql_server import compiled
-from dsql_server.catalog.changes import Catalog
 from dsql_server.encoding.executions import split_execution
 from dsql_server.encoding.keys import KeyEncoder
 from dsql_server.frontend.statements import Prepared
-from dsql_server.frontend.transactions import BLOCK
+from dsql_server.frontend.transactions import BLOCK, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
-from dsql_server.processor.executor import Executor
 from dsql_server.processor.plan import LoadPlan
+from dsql_server.processor.workspace import Workspace
 from dsql_server.processor.write_set import TableWork
 
 INSERTED = p.command_complete("INSERT 0 1")
@@ -49,12 +48,15 @@ def compiled_insert(plan: LoadPlan, settings_changes: int, zone_is_utc: bool, fo
     )
 
 
-def insert_statements(prepared: dict[bytes, Prepared]) -> Any | None:
+def insert_statements(prepared: dict[bytes, Prepared], services: Services) -> Any | None:
     """The INSERTs among a session's prepared statements. ``forget()`` has to be called whenever these change."""
-    return None if compiled.inserts is None else compiled.inserts.Statements(prepared)
+    if compiled.inserts is None:
+        return None
+    storage = services.commit_path.storage
+    return compiled.inserts.Statements(prepared, services.catalog, storage.get, TableWork, services.limits)
 
 
-def open_block(statements: Any, settings_changes: int, catalog: Catalog, executor: Executor) -> Any:
+def open_block(statements: Any, settings_changes: int, workspace: Workspace) -> Any:
     """What inserts into a transaction block as long as nothing else is done in it but to read directly.
 
     ``insert(request)`` gives the answer; None, and nothing done: the twin has to. ``settle()``, which adds the row to
@@ -63,9 +65,7 @@ def open_block(statements: Any, settings_changes: int, catalog: Catalog, executo
     ``statements`` are those of :func:`insert_statements`. The block must be one that may write, that has defined
     nothing and of which the engine knows nothing.
     """
-    return compiled.inserts.OpenBlock(
-        statements, settings_changes, catalog, executor.workspace, executor.storage.get, TableWork
-    )
+    return compiled.inserts.OpenBlock(statements, settings_changes, workspace)
 
 
 def _compiled_key(encoder: KeyEncoder) -> tuple[bytes, Any] | None:

@@ -70,7 +70,7 @@ class DirectAnswers(Steering):
         #: The transaction block, if its inserts are compiled; see :func:`open_block`. Gone with the next turn of the
         #: coroutine: only that changes settings, prepared statements, definitions, or what the engine knows.
         self._open_block: Any = None
-        self._inserts: Any = insert_statements(self._prepared)
+        self._inserts: Any = insert_statements(self._prepared, services)
 
     def _close_block(self) -> None:
         """The coroutine has its turn."""
@@ -213,10 +213,10 @@ class DirectAnswers(Steering):
 
     def _open_for_inserts(self) -> None:
         executor, self._open_block = self.executor, None
-        assert executor is not None, "a block has one"
+        assert executor is not None and executor.workspace is not None, "a block has them"
         stale = executor.stale or self._settings_stale
         if self._inserts is not None and not (stale or executor.engine_open or self._read_only):
-            self._open_block = open_block(self._inserts, self._settings_changes, self.services.catalog, executor)
+            self._open_block = open_block(self._inserts, self._settings_changes, executor.workspace)
 
     def _commit_at_once(self) -> bool:
         executor, block = self.executor, self._open_block
