@@ -18,6 +18,7 @@ from dsql_server.interfaces.commit_path import (
     ScanRequest,
     ScanResult,
     Steps,
+    look_up,
 )
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.plan import LoadPlan
@@ -66,6 +67,9 @@ class Stored:
         if request.reverse:
             found.reverse()
         return ScanResult(found[: request.limit], len(found), 0)
+
+    def look_up(self, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+        return look_up(self, start, end, t)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         raise AssertionError("load plans ask for rows")

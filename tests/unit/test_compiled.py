@@ -201,5 +201,12 @@ def test_data_rows_are_made_alike(width: int, segments: list[bytes]) -> None:
 
 
 def test_an_extension_of_another_version_is_not_used() -> None:
-    modules = (compiled.encoding, compiled.storage, compiled.journal, compiled.inserts, compiled.commit_path)
+    modules = (
+        compiled.encoding,
+        compiled.reads,
+        compiled.storage,
+        compiled.journal,
+        compiled.inserts,
+        compiled.commit_path,
+    )
     assert {module.VERSION for module in modules} == {VERSION}

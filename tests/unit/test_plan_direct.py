@@ -12,8 +12,9 @@ from plan_scene import ITEMS, ORDERS, STATE, USERS, Stored, T, index, plan_of, s
 from dsql_server.catalog.state import CatalogState, Table
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.rows import fields
-from dsql_server.processor.access import NOT_EXACT, Bound
-from dsql_server.processor.direct_read import DIRECT_ROWS_MAX, DirectRead, read_directly
+from dsql_server.processor.access import NOT_EXACT
+from dsql_server.processor.direct_answer import DIRECT_ROWS_MAX, DirectAnswer, Messages
+from dsql_server.processor.direct_read import DirectRead, read_directly
 from dsql_server.processor.targets import read_targets
 
 
@@ -48,11 +49,36 @@ def rows(read: DirectRead | None, storage: Stored, *values: bytes | None, format
     assert read is not None
     answer = read.answering((0,), iso_dates=True, zone_is_utc=True)
     assert answer is not None
-    messages = answer.rows(Bound(values, formats or (0,) * len(values)), storage, T)
+    return split(answered(answer, values, formats or (0,) * len(values), storage))
+
+
+def answered(
+    answer: DirectAnswer, values: Sequence[bytes | None], formats: Sequence[int], storage: Stored
+) -> Messages | None:
+    """What is answered, which is the same whether it is compiled or not."""
+    try:
+        found = answer.messages(values, formats, storage, T)
+    except NOT_EXACT:
+        with pytest.raises(NOT_EXACT):
+            answer.messages_in_python(values, formats, storage, T)
+        raise
+    assert found == answer.messages_in_python(values, formats, storage, T)
+    return found
+
+
+def split(messages: Messages | None) -> Any:
+    """The fields of DataRow messages that stand one behind the other."""
     if messages is None:
         return None
-    assert all(m[:1] == b"D" and int.from_bytes(m[1:5], "big") == len(m) - 1 for m in messages)
-    return [fields(message[5:]) for message in messages]
+    data, count = messages
+    found = []
+    while data:
+        end = int.from_bytes(data[1:5], "big") + 1
+        assert data[:1] == b"D" and end <= len(data)
+        found.append(fields(data[5:end]))
+        data = data[end:]
+    assert len(found) == count
+    return found
 
 
 BY_KEY = output(scan(USERS, Index_Cond="(users.id = $1)"), "email", "age")
@@ -191,9 +217,7 @@ def test_result_formats(storage: Stored) -> None:
     for formats, expected in (((), b"21"), ((1,), b"\0\0\0\x15"), ((0, 1), b"\0\0\0\x15"), ((1, 0), b"21")):
         answer = read.answering(formats, iso_dates=True, zone_is_utc=True)
         assert answer is not None
-        messages = answer.rows(Bound((b"1",), (0,)), storage, T)
-        assert messages is not None
-        assert fields(messages[0][5:])[1] == expected
+        assert split(answered(answer, (b"1",), (0,), storage))[0][1] == expected
     for wrong in ((0, 0, 0), (2,)):
         assert read.answering(wrong, iso_dates=True, zone_is_utc=True) is None
 

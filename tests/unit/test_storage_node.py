@@ -307,7 +307,7 @@ def test_what_was_prepared_is_applied_only_if_it_is_just_that(node: StorageNode,
 def test_versions_that_were_written_lately_are_read_as_all_others(tmp_path: Path) -> None:
     """Random writes and reads at random times, some applied again as after a restart, against a plain list."""
     chance = random.Random(3)
-    keys = [b"\0\0\0\7k%d" % number for number in range(40)]
+    keys = [b"\0\0\0\7k%02d" % number for number in range(40)]
     history: list[tuple[int, list[Mutation]]] = []
     with closing(StorageNode(tmp_path / "node")) as node:
         for t in range(10, 400):
@@ -323,6 +323,10 @@ def test_versions_that_were_written_lately_are_read_as_all_others(tmp_path: Path
             asked = chance.sample(keys, 7)
             assert node.get_many(asked, at) == [expected.get(k) for k in asked]
             assert node.get(asked[0], at) == expected.get(asked[0])
+            start, end = sorted(chance.sample([*keys, b"\0\0\0\7", b"\0\0\0\7k3", b"\0\0\0\x08"], 2))
+            within = sorted(key for key, value in expected.items() if value is not None and start <= key < end)
+            assert node.values(start, end, at) == [expected[key] for key in within]
+            assert node.scan(ScanRequest(start, end, at)).rows == [(key, expected[key]) for key in within]
 
 
 def test_only_so_many_versions_are_remembered() -> None:

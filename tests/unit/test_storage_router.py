@@ -16,6 +16,7 @@ from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces import commit_path
 from dsql_server.interfaces.commit_path import Aggregate, GroupColumn, ScanRequest, TooManyGroups, run_to_end
 from dsql_server.interfaces.messages import Mutation
+from dsql_server.storage.node import SnapshotTooOld
 from dsql_server.storage.range_map import RangeMap, Shard
 from dsql_server.storage.router import StorageRouter
 
@@ -101,6 +102,30 @@ def test_rows_of_one_table_spread_over_the_nodes_and_read_as_one(router: Storage
     counts = (Aggregate("count", None, 0), Aggregate("max", 0, oid.UUID))
     assert router.aggregate(whole(BY_UUID, t), counts) == [100, ordered[-1][0][5:]]
     assert sum(router.count_rows(t)) == 100
+
+
+def test_index_entries_are_looked_up_wherever_their_rows_are(router: StorageRouter) -> None:
+    """Entries of late and of early rows, stale ones, several of one row, on one node or on several."""
+    chance = random.Random(2)
+    rows_ = [uuid_row(chance) for _ in range(60)]
+    entries = [Mutation(b"\0\0\1\0\1" + chance.randbytes(2), chance.choice(rows_).key) for _ in range(90)]
+    for at, mutation in enumerate([*rows_, *entries]):
+        commit(router, T + at, mutation)
+    for row in rows_[:9]:
+        commit(router, T + 500, Mutation(row.key, None))
+    for _ in range(50):
+        t = T + chance.randint(0, 600)
+        start, end = b"\0\0\1\0\1" + chance.randbytes(1), b"\0\0\1\0\1" + chance.randbytes(1)
+        for low, high in ((start, end), (end, start), (start, start + b"\xff")):
+            assert router.look_up(low, high, t) == commit_path.look_up(router, low, high, t)
+    assert router.look_up(b"\0\0\2\0", b"\0\0\2\1", t) == []
+    router.collect_garbage(T + 300, 10_000)
+    with pytest.raises(SnapshotTooOld):
+        router.get_many([rows_[20].key, rows_[21].key], T + 299)
+    with pytest.raises(SnapshotTooOld):
+        router.get(rows_[20].key, T + 299)
+    with pytest.raises(SnapshotTooOld):
+        router.look_up(b"\0\0\1\0\1", b"\0\0\1\0\2", T + 299)
 
 
 def test_an_empty_range_holds_nothing(router: StorageRouter) -> None:

@@ -27,6 +27,7 @@ def _load(name: str) -> Any:
 
 
 encoding: Any = _load("_encoding")
+reads: Any = _load("_reads")
 storage: Any = _load("_storage")
 journal: Any = _load("_journal")
 inserts: Any = _load("_inserts")

@@ -162,36 +162,3 @@ def split_execution(bytes data not None):
     name = PyBytes_FromStringAndSize(<const char*>found.name, found.name_size)
     results = PyBytes_FromStringAndSize(<const char*>found.results, found.results_size)
     return name, values, formats, results, found.described
-
-
-def exact_values(given, given_formats, list plain not None, call):
-    """Each value in binary format; see dsql_server.processor.direct_read.
-
-    ``plain`` holds for each parameter the size of its type where any bytes of that size are a value of it, -8 for
-    timestamps, 0 for others: what isn't certain here goes through ``call(number)``.
-    """
-    cdef list values = list(given)
-    cdef tuple formats = tuple(given_formats)
-    cdef Py_ssize_t count = len(values), at
-    cdef int size
-    cdef int64_t number
-    cdef list found = []
-    if len(formats) != count or len(plain) != count:
-        raise ValueError("a format and a type for each value")
-    for at in range(count):
-        value = values[at]
-        if value is None:
-            found.append(None)
-            continue
-        size = plain[at]
-        if type(value) is bytes and <int>formats[at] == 1:
-            if size > 0 and PyBytes_GET_SIZE(value) == size:
-                found.append(value)
-                continue
-            if size == -8 and PyBytes_GET_SIZE(value) == 8:
-                number = i64(<const uint8_t*>PyBytes_AS_STRING(value))
-                if -211813488000000000 <= number < 9223371331200000000:
-                    found.append(value)
-                    continue
-        found.append(call(at))
-    return found

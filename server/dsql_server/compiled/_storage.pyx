@@ -127,6 +127,73 @@ def scan_versions(
     return rows, examined
 
 
+def scan_values(
+    cursor, bytes start not None, bytes end not None, bytes newest not None, int stepped_max
+):
+    """See dsql_server.storage.node.StorageNode.values; and how many versions were examined."""
+    cdef list values = []
+    cdef bytes physical, stored, current = None, position = start
+    cdef bytes behind = b"\xff" * 9
+    cdef Py_ssize_t examined = 0, size
+    cdef int stepped
+    cdef const char* data
+    if PyBytes_GET_SIZE(newest) != 8:
+        raise ValueError("a version has eight bytes")
+    while position is not None:
+        cursor.seek(position)
+        position = None
+        stepped = 0
+        while cursor.valid():
+            physical = cursor.key()
+            size = PyBytes_GET_SIZE(physical) - 8
+            if size < 0:
+                raise ValueError("a physical key without its version")
+            data = PyBytes_AS_STRING(physical)
+            if current is not None and PyBytes_GET_SIZE(current) == size + 8 and not memcmp(
+                data, PyBytes_AS_STRING(current), size
+            ):
+                # Older than the version that was taken.
+                examined += 1
+                stepped += 1
+                if stepped == stepped_max:
+                    position = current[:size] + behind
+                    break
+            elif compare(data, size, PyBytes_AS_STRING(end), PyBytes_GET_SIZE(end)) >= 0:
+                return values, examined
+            elif memcmp(data + size, PyBytes_AS_STRING(newest), 8) < 0:
+                # Committed after the snapshot.
+                examined += 1
+                stepped += 1
+                if stepped == stepped_max:
+                    position = PyBytes_FromStringAndSize(data, size) + newest
+                    break
+            else:
+                examined += 1
+                if compare(data, size, PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start)) >= 0:
+                    current = physical
+                    value = value_of(cursor.value())
+                    if value is not None:
+                        values.append(value)
+            cursor.next()
+    # Also what cannot be read ends a cursor.
+    cursor.status()
+    return values, examined
+
+
+def remembered(dict newest not None, keys, t):
+    """See dsql_server.storage.recent_versions.RecentVersions.values."""
+    cdef list values = [], unknown = []
+    cdef tuple found
+    for key in keys:
+        found = newest.get(key)
+        if found is not None and found[0] <= t:
+            values.append(found[1])
+        else:
+            unknown.append(len(values))
+            values.append(None)
+    return values, unknown
+
+
 def visible_run(
     entries,
     pending,

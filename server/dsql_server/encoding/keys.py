@@ -123,7 +123,7 @@ _ENCODERS: dict[int, ValueEncoder] = {
     oid.UUID: _encode_as_is,
 }
 
-#: How the compiled twin of :meth:`KeyEncoder.from_row` knows these functions; what it doesn't know it calls.
+#: How the extension modules know these functions; what they don't know they call.
 _BY_CALL = 0
 _KINDS: dict[ValueEncoder, int] = {
     _encode_as_is: 1,
@@ -152,6 +152,11 @@ def value_encoder(type_oid: int) -> ValueEncoder:
     if encoder is None:
         raise UnsupportedKeyType(f"type with OID {type_oid} has no key encoding; do not use it in a key or a condition")
     return encoder
+
+
+def compiled_kind(encoder: ValueEncoder) -> int:
+    """How the extension modules know a function that encodes values; 0: they call it."""
+    return _KINDS.get(encoder, _BY_CALL)
 
 
 def encode_value(type_oid: int, binary: bytes) -> bytes:
@@ -278,7 +283,7 @@ class KeyEncoder:
         if not self.columns or max(index for index, _ in self.columns) >= _COMPILED_FIELDS_MAX:
             return None
         return [
-            (index, _KINDS.get(encode, _BY_CALL), encode, null)
+            (index, compiled_kind(encode), encode, null)
             for (index, _), encode, null in zip(self.columns, self._encoders, self._null_markers, strict=True)
         ]
 

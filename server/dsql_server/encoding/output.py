@@ -63,6 +63,8 @@ def _uuid(binary: bytes) -> bytes:
 def _numeric(binary: bytes) -> bytes:
     count, weight, sign, scale = _NUMERIC_HEADER(binary)
     if sign not in (0, _NUMERIC_NEGATIVE):
+        if sign not in _NUMERIC_SPECIAL:
+            raise NotUnderstood("a number with an unknown sign")
         return binary_field(_NUMERIC_SPECIAL[sign])
     unscaled = 0
     for at in range(8, 8 + 2 * count, 2):
@@ -136,11 +138,16 @@ def text_field(type_oid: int, *, iso_dates: bool, zone_is_utc: bool) -> Output |
 _NULL = b"\xff\xff\xff\xff"
 _pack_head = Struct(">Bih").pack
 _DATA_ROW = ord("D")
-#: How the compiled writer knows the functions above; what it doesn't know it calls.
+#: How the extension modules know the functions above; what they don't know they call.
 _BY_CALL = 0
 _KINDS: dict[Output, int] = {
     binary_field: 1, _uuid: 2, _int2: 3, _int4: 4, _int8: 5, _bool: 6, _numeric: 7, _timestamp: 8, _timestamptz: 9,
 }  # fmt: skip
+
+
+def compiled_kind(output: Output) -> int:
+    """How the extension modules know a function that writes values; 0: they call it."""
+    return _KINDS.get(output, _BY_CALL)
 
 
 def row_writer(columns: Sequence[tuple[int, Output]]) -> Callable[[bytes], bytes]:
@@ -149,7 +156,7 @@ def row_writer(columns: Sequence[tuple[int, Output]]) -> Callable[[bytes], bytes
     that are no row."""
     if compiled.encoding is not None:
         writer: Callable[[bytes], bytes] = compiled.encoding.RowWriter(
-            [(position, _KINDS.get(output, _BY_CALL), output) for position, output in columns]
+            [(position, compiled_kind(output), output) for position, output in columns]
         )
         return writer
     return _RowWriter(columns)

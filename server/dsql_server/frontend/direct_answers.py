@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import CommitOutcome, Timestamp
 from dsql_server.processor.access import NOT_EXACT, Bound
+from dsql_server.processor.direct_answer import DirectAnswer, Messages
 from dsql_server.processor.direct_insert import DirectInsert
-from dsql_server.processor.direct_read import DirectAnswer, DirectRead
+from dsql_server.processor.direct_read import DirectRead
 from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.executor import Executor, refusal_of
@@ -173,24 +174,26 @@ class DirectAnswers(Steering):
                 return data in _BEGINS and self._begin_at_once()
             return data in _COMMITS and self._commit_at_once()
         execution = split_execution(data)
-        found = self._known(execution) if execution is not None else None
-        if found is None:
+        learned = self._known(execution) if execution is not None else None
+        if execution is None or learned is None:
             return False
-        learned, bound, before = found
+        _, values, formats, _, described = execution
+        before = p.BIND_COMPLETE_MESSAGE + learned.description if described else p.BIND_COMPLETE_MESSAGE
         try:
             if learned.answer is not None:
-                answer = self._rows_directly(learned.plan, bound, learned.answer)
-                if answer is None:
+                found = self._rows_directly(learned.plan, values, formats, learned.answer)
+                if found is None:
                     return False
-                self._write(b"".join([*before, *answer, _READY[self._block]]))
+                rows, count = found
+                self._write(b"".join((before, rows, selected(count), _READY[self._block])))
                 self._portals.pop(b"", None)
                 return True
-            inserted = self._insert_in_block(learned.plan, bound)
+            inserted = self._insert_in_block(learned.plan, self._bound(values, formats))
         except NOT_EXACT:
             return False
         if inserted is None:
             return False
-        self._write(b"".join([*before, INSERTED, _READY[self._block]]))
+        self._write(b"".join((before, INSERTED, _READY[self._block])))
         self._portals.pop(b"", None)
         # While the answer is on its way: COMMIT needs it.
         inserted.changes()
@@ -254,10 +257,11 @@ class DirectAnswers(Steering):
         if not 2 <= len(batch) <= 3:
             return False
         execution = split_execution(b"".join([raw for _, raw in batch]) + p.SYNC)
-        found = self._known(execution) if execution is not None else None
-        if found is None:
+        learned = self._known(execution) if execution is not None else None
+        if execution is None or learned is None:
             return False
-        learned, bound, before = found
+        bound = self._bound(execution[1], execution[2])
+        before = (p.BIND_COMPLETE_MESSAGE, learned.description) if execution[4] else (p.BIND_COMPLETE_MESSAGE,)
         try:
             if learned.answer is None:
                 answered = await self._insert_directly(learned.plan, bound, before)
@@ -269,10 +273,9 @@ class DirectAnswers(Steering):
             self._portals.pop(b"", None)
         return answered
 
-    def _known(self, execution: RawExecution) -> tuple[Learned, Bound, tuple[bytes, ...]] | None:
-        """What the engine has shown of the statement, what it is executed with, and what is answered to Bind and
-        Describe; None if the engine has to show it (again)."""
-        name, values, formats, results, described = execution
+    def _known(self, execution: RawExecution) -> Learned | None:
+        """What the engine has shown of the statement; None if it has to show it (again)."""
+        name, values, _, results, described = execution
         prepared = self._prepared.get(name)
         learned = prepared.direct if prepared is not None else None
         if learned is None or self._settings_stale or learned.formats != results:
@@ -280,36 +283,36 @@ class DirectAnswers(Steering):
         plan = learned.plan
         if learned.settings_changes != self._settings_changes or plan.version != self.services.catalog.version:
             return None
-        if len(values) != len(plan.parameter_oids):
+        if len(values) != len(plan.parameter_oids) or (described and not learned.description):
             return None
-        before: tuple[bytes, ...] = (p.BIND_COMPLETE_MESSAGE,)
-        if described:
-            if not learned.description:
-                return None
-            before = (p.BIND_COMPLETE_MESSAGE, learned.description)
-        return learned, Bound(values, formats, self.plan_settings.time_zone == "UTC"), before
+        return learned
+
+    def _bound(self, values: Sequence[bytes | None], formats: Sequence[int]) -> Bound:
+        return Bound(values, formats, self.plan_settings.time_zone == "UTC")
 
     # -- both ------------------------------------------------------------------------------------------------
 
     def _read_directly(self, plan: LoadPlan, bound: Bound, answer: DirectAnswer, before: tuple[bytes, ...]) -> bool:
         """``before``: what is sent in front of the rows."""
-        rows = self._rows_directly(plan, bound, answer)
-        if rows is None:
+        found = self._rows_directly(plan, bound.values, bound.formats, answer)
+        if found is None:
             return False
-        self._out += (*before, *rows)
+        rows, count = found
+        self._out += (*before, rows, selected(count))
         return True
 
-    def _rows_directly(self, plan: LoadPlan, bound: Bound, answer: DirectAnswer) -> list[bytes] | None:
-        """The rows and the completion behind them; None: the engine has to."""
+    def _rows_directly(
+        self, plan: LoadPlan, values: Sequence[bytes | None], formats: Sequence[int], answer: DirectAnswer
+    ) -> Messages | None:
+        """The rows and how many they are; None: the engine has to tell."""
         t = self._snapshot_for(plan)
         if t is None:
             return None
-        rows = answer.rows(bound, self.services.commit_path.storage, t)
-        if rows is None:
-            return None
-        self.services.planner.direct_reads += 1
-        rows.append(selected(len(rows)))
-        return rows
+        services = self.services
+        found = answer.messages(values, formats, services.commit_path.storage, t)
+        if found is not None:
+            services.planner.direct_reads += 1
+        return found
 
     def _snapshot_for(self, plan: LoadPlan) -> Timestamp | None:
         """As of when the tables are to be read, if storage has all of their rows that the statement may see."""

@@ -10,7 +10,7 @@ from dsql_server.catalog.answers import ANSWERED_PARAMETERS
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.access import Bound
-from dsql_server.processor.direct_read import DirectAnswer
+from dsql_server.processor.direct_answer import DirectAnswer
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.explain_session import ExplainRequest
 from dsql_server.processor.plan import LoadPlan

@@ -88,6 +88,13 @@ class StorageReader(Protocol):
 
     def scan(self, request: ScanRequest) -> ScanResult: ...
 
+    def look_up(self, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+        """The rows that index entries with start <= key < end point to, each once, in the order of the entries.
+
+        An entry's value is its row's key. Entries may be stale: of another row than the conditions ask for, or of none.
+        """
+        ...
+
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         """One Python value per aggregate: int for count, int/Decimal/float or None for the others."""
         ...
@@ -105,6 +112,12 @@ class StorageReader(Protocol):
     def estimate_rows(self, start: bytes, end: bytes, t: Timestamp) -> int:
         """About how many rows or entries there are with start <= key < end; cheap, and exact where they are few."""
         ...
+
+
+def look_up(storage: StorageReader, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+    """:meth:`StorageReader.look_up` in terms of the other reads."""
+    keys = dict.fromkeys(key for _, key in storage.scan(ScanRequest(start, end, t)).rows)
+    return [row for row in storage.get_many(list(keys), t) if row is not None]
 
 
 class StorageApplier(Protocol):

@@ -236,6 +236,14 @@ class RangeGet(Access):
         """How many conditions the interval stands for."""
         return len(self._equal) + len(self._ranges)
 
+    @property
+    def key_conditions(self) -> tuple[bytes, list[int], list[tuple[int, str]]]:
+        """What the keys begin with; the numbers, among the conditions that storage can apply, of those that say what
+        the first columns are equal to; number and operator of those that bound the next one."""
+        ranges = self.conditions.places([getter for _, getter in self._ranges])
+        operators = [operator for operator, _ in self._ranges]
+        return self._key_start, self.conditions.places(self._equal), list(zip(ranges, operators, strict=True))
+
     def interval(self, bound: Bound) -> tuple[bytes, bytes] | None:
         assert self._listed is None, "a list is many intervals"
         start = self._start(bound)

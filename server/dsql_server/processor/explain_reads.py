@@ -15,6 +15,7 @@ from dsql_server.interfaces.commit_path import (
     ScanResult,
     Steps,
     StorageReader,
+    look_up,
 )
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import Access, Bound, Row
@@ -71,6 +72,9 @@ class MeteredStorage:
         result = self._storage.scan(request)
         self._note(request.start, result.rows, result.filtered, began)
         return result
+
+    def look_up(self, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+        return look_up(self, start, end, t)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         return self._storage.aggregate(request, aggregates)

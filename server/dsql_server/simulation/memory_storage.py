@@ -13,6 +13,7 @@ from dsql_server.interfaces.commit_path import (
     ScanRequest,
     ScanResult,
     Steps,
+    look_up,
 )
 from dsql_server.interfaces.messages import Mutation, Timestamp
 
@@ -48,6 +49,9 @@ class MemoryNode:
         found = [(key, self.get(key, request.t)) for key in keys]
         rows = [(key, value) for key, value in found if value is not None]
         return ScanResult(rows[: request.limit], len(found), 0)
+
+    def look_up(self, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+        return look_up(self, start, end, t)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         raise NotImplementedError("storage in memory has no aggregates")
@@ -133,6 +137,9 @@ class MemoryRouter:
         results = [node.scan(request) for node in self.nodes]
         rows = sorted((row for result in results for row in result.rows), reverse=request.reverse)
         return ScanResult(rows[: request.limit], sum(result.examined for result in results), 0)
+
+    def look_up(self, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+        return look_up(self, start, end, t)
 
     def aggregate(self, request: ScanRequest, aggregates: Sequence[Aggregate]) -> list[object]:
         raise NotImplementedError("storage in memory has no aggregates")

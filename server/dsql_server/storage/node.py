@@ -79,10 +79,6 @@ def _put_versions(put: Callable[[bytes, bytes], None], mutations: Sequence[Mutat
 put_versions = _put_versions if compiled.storage is None else compiled.storage.put_versions
 
 
-#: In place of a value that has to be read from the database.
-_UNREAD = bytes(bytearray(b"unread"))
-
-
 class SnapshotTooOld(Exception):
     """A read at a timestamp whose versions may have been collected as garbage."""
 
@@ -93,7 +89,10 @@ class StorageNode:
     Implements :class:`dsql_server.interfaces.commit_path.StorageReader` for the keys it was given.
     """
 
-    def __init__(self, path: Path, cache_bytes: int = rocks.BLOCK_CACHE_BYTES) -> None:
+    def __init__(
+        self, path: Path, cache_bytes: int = rocks.BLOCK_CACHE_BYTES, recent: RecentVersions | None = None
+    ) -> None:
+        """``recent``: what nodes with other keys remember, too."""
         self.path = path
         self._database = rocks.open_database(path, cache_bytes)
         self._items = self._database.items
@@ -102,7 +101,7 @@ class StorageNode:
         #: Among what the last batch left. To make one takes as long as to seek with it. None: the node is closed.
         self._cursor: rocks.Cursor | None = self._iterator()
         self._blocks = BlockCache()
-        self._recent = RecentVersions()
+        self._recent = RecentVersions() if recent is None else recent
         self._find_recent = self._recent.find
         self._packs = PackedRows(self._database, _RESERVED, _ROW_TAG)
         self._aggregator: Aggregator | None = None
@@ -143,10 +142,7 @@ class StorageNode:
         if t < self._horizon:
             raise self._too_old(t)
         self._gets += len(keys)
-        find = self._find_recent
-        recent = [find(key) for key in keys]
-        values = [found[1] if found is not None and found[0] <= t else _UNREAD for found in recent]
-        unread = [at for at, value in enumerate(values) if value is _UNREAD]
+        values, unread = self._recent.values(keys, t)
         if unread:
             for at, value in zip(unread, self._read_many([keys[at] for at in unread], t), strict=True):
                 values[at] = value
@@ -183,6 +179,25 @@ class StorageNode:
         result = self._scan_backward(request) if request.reverse else self._scan_forward(request)
         self._examined += result.examined
         return result
+
+    def values(self, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+        """What is stored under start <= key < end as of ``t``, in key order. Raises SnapshotTooOld."""
+        if compiled.storage is None or end > _RESERVED:
+            return [value for _, value in self.scan(ScanRequest(start, end, t)).rows]
+        if t < self._horizon:
+            raise self._too_old(t)
+        self._scans += 1
+        found: list[bytes]
+        found, examined = compiled.storage.scan_values(
+            self._cursor, start, end, _pack(TIMESTAMP_MAX - t), VERSIONS_STEPPED_MAX
+        )
+        self._examined += examined
+        return found
+
+    @property
+    def horizon(self) -> Timestamp:
+        """Reads below it fail."""
+        return self._horizon
 
     def _scan_forward(self, request: ScanRequest) -> ScanResult:
         start, end, t, predicate, projection, limit, _ = request

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from dsql_server import compiled
 from dsql_server.interfaces.messages import Mutation, Timestamp
 
 #: How many keys are remembered at most, and how long a value may be, in bytes.
@@ -15,7 +16,10 @@ MUTATIONS_MAX = 256
 
 
 class RecentVersions:
-    """The newest version by key. A snapshot at or behind it sees just that; one before it needs the database."""
+    """The newest version by key. A snapshot at or behind it sees just that; one before it needs the database.
+
+    Nodes may share it: each notes keys of its own.
+    """
 
     __slots__ = ("_newest", "find")
 
@@ -23,6 +27,10 @@ class RecentVersions:
         self._newest: dict[bytes, tuple[Timestamp, bytes | None]] = {}
         #: T_commit and value (None: deleted) of a key's newest version; None where it isn't remembered
         self.find = self._newest.get
+
+    def values(self, keys: Sequence[bytes], t: Timestamp) -> tuple[list[bytes | None], list[int]]:
+        """The values as of ``t``, in the keys' order, and the places of those that aren't known here."""
+        return _values(self._newest, keys, t)
 
     def note(self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], applied_up_to: Timestamp) -> None:
         """Take in transactions that were applied, in order of T_commit.
@@ -42,3 +50,22 @@ class RecentVersions:
         if len(newest) > KEYS_MAX:
             for key in list(islice(newest, KEYS_MAX // 2)):
                 del newest[key]
+
+
+def _remembered(
+    newest: dict[bytes, tuple[Timestamp, bytes | None]], keys: Sequence[bytes], t: Timestamp
+) -> tuple[list[bytes | None], list[int]]:
+    """See :meth:`RecentVersions.values`."""
+    values: list[bytes | None] = []
+    unknown: list[int] = []
+    for key in keys:
+        found = newest.get(key)
+        if found is not None and found[0] <= t:
+            values.append(found[1])
+        else:
+            unknown.append(len(values))
+            values.append(None)
+    return values, unknown
+
+
+_values = _remembered if compiled.storage is None else compiled.storage.remembered

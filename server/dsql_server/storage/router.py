@@ -22,6 +22,7 @@ from dsql_server.storage import rocks
 from dsql_server.storage.aggregates import combine
 from dsql_server.storage.node import TIMESTAMP_MAX, StorageNode
 from dsql_server.storage.range_map import FIRST_SPLITS, RangeMap, Shard
+from dsql_server.storage.recent_versions import RecentVersions
 
 NODES_DEFAULT = 2
 #: A shard with more rows than this is split.
@@ -87,13 +88,17 @@ class StorageRouter:
         self._shard_rows_max = shard_rows_max
         self.nodes: list[StorageNode] = []
         self._packing = 0  #: which of them packed last
+        self._recent = RecentVersions()
+        self._find_recent = self._recent.find
         try:
             for at in range(nodes):
-                self.nodes.append(StorageNode(directory / f"node-{at}", cache_bytes // nodes))
+                self.nodes.append(StorageNode(directory / f"node-{at}", cache_bytes // nodes, self._recent))
             self._map = self._load_map(nodes)
         except BaseException:
             self.close()
             raise
+        #: reads below it fail on some node
+        self._horizon = max(node.horizon for node in self.nodes)
         self._cut_ahead: tuple[Sequence[Mutation], list[tuple[int, list[Mutation]]]] | None = None
         # The map changes these in place; the hot paths hold on to them.
         self._starts, self._shards, self._relations = self._map.starts, self._map.shards, self._map.relations
@@ -117,17 +122,28 @@ class StorageRouter:
 
     def get(self, key: bytes, t: Timestamp) -> bytes | None:
         """The value of the key as of ``t``, or None. Raises SnapshotTooOld."""
+        recent = self._find_recent(key)
+        if recent is not None and recent[0] <= t >= self._horizon:
+            return recent[1]
         if key[:RELATION_PREFIX_BYTES] not in self._relations:
             self._map.add_relation(key[:RELATION_PREFIX_BYTES])
         return self.nodes[self._shards[bisect_right(self._starts, key) - 1].node].get(key, t)
 
     def get_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
         """The values of the keys as of ``t``, in their order. Raises SnapshotTooOld."""
-        if len(keys) == 1:
-            return [self.get(keys[0], t)]
+        if t < self._horizon:
+            return self.nodes[0].get_many(keys, t)
+        values, unknown = self._recent.values(keys, t)
+        if unknown:
+            self._read_many(keys, unknown, t, values)
+        return values
+
+    def _read_many(self, keys: Sequence[bytes], places: list[int], t: Timestamp, values: list[bytes | None]) -> None:
+        """Put the values of the keys at these places into ``values``."""
         relations, shards, starts = self._relations, self._shards, self._starts
         wanted: dict[int, list[int]] = {}
-        for at, key in enumerate(keys):
+        for at in places:
+            key = keys[at]
             if key[:RELATION_PREFIX_BYTES] not in relations:
                 self._map.add_relation(key[:RELATION_PREFIX_BYTES])
             number = shards[bisect_right(starts, key) - 1].node
@@ -135,13 +151,24 @@ class StorageRouter:
                 wanted[number].append(at)
             else:
                 wanted[number] = [at]
-        if len(wanted) == 1:
-            return self.nodes[wanted.popitem()[0]].get_many(keys, t)
-        values: list[bytes | None] = [None] * len(keys)
-        for number, places in wanted.items():
-            for at, value in zip(places, self.nodes[number].get_many([keys[at] for at in places], t), strict=True):
+        for number, own in wanted.items():
+            for at, value in zip(own, self.nodes[number].get_many([keys[at] for at in own], t), strict=True):
                 values[at] = value
-        return values
+
+    def look_up(self, start: bytes, end: bytes, t: Timestamp) -> list[bytes]:
+        """The rows that the index entries from ``start`` to below ``end`` point to, each once, in the entries' order.
+
+        Raises SnapshotTooOld.
+        """
+        first = bisect_right(self._starts, start)
+        is_on_one_node = first == len(self._starts) or end <= self._starts[first]
+        if is_on_one_node and start[:RELATION_PREFIX_BYTES] in self._relations:
+            keys = self.nodes[self._shards[first - 1].node].values(start, end, t)
+        else:
+            keys = [key for _, key in self.scan(ScanRequest(start, end, t)).rows]
+        if len(keys) > 1 and len(set(keys)) < len(keys):
+            keys = list(dict.fromkeys(keys))
+        return [row for row in self.get_many(keys, t) if row is not None]
 
     def _pieces(self, request: ScanRequest) -> Iterator[tuple[StorageNode, ScanRequest]]:
         """The request cut into one part for each run of shards on the same node, in the request's order.
@@ -326,6 +353,7 @@ class StorageRouter:
         Reads below ``older_than`` fail from now on. Meant to be called again and again, with a budget small enough
         for the caller's event loop (about a microsecond a version).
         """
+        self._horizon = max(self._horizon, older_than)
         return sum(node.collect_garbage(older_than, budget) for node in self.nodes)
 
     def pack_rows(self) -> None:
