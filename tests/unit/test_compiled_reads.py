@@ -150,7 +150,7 @@ def is_whole(value: bytes) -> bool:
         return False
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(reads(), st.data())
 def test_reads_are_answered_alike(drawn: tuple[DirectRead, DirectAnswer], data: st.DataObject) -> None:
     read, answer = drawn
