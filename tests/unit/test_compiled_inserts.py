@@ -23,7 +23,7 @@ from dsql_server.frontend.statements import Portal, Prepared
 from dsql_server.frontend.transactions import BLOCK, IDLE, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.limits import Limits
-from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Committed
+from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Committed, Conflict, ConflictKind
 from dsql_server.processor.access import NOT_EXACT, Bound
 from dsql_server.processor.direct_insert import DirectInsert, _parameter_field
 from dsql_server.processor.engine_connection import Answer
@@ -115,6 +115,7 @@ class Scene:
     def __init__(self, case: Case, stored: dict[bytes, bytes], python: bool, limits: Limits = LIMITS) -> None:
         self.sent: list[bytes] = []
         self.requests: list[CommitRequest] = []
+        self.outcome: CommitOutcome = Committed(b"", 200)
         self.catalog = Catalog()
         self.catalog.state = CatalogState(VERSION, {TABLE_ID: case.table})
         self.planner = SimpleNamespace(direct_inserts=0, direct_reads=0)
@@ -139,8 +140,7 @@ class Scene:
 
     def _commit(self, request: CommitRequest, on_outcome: Any) -> None:
         self.requests.append(request._replace(transaction_id=b""))
-        outcome: CommitOutcome = Committed(request.transaction_id, 200)
-        on_outcome(outcome)
+        on_outcome(self.outcome)
 
     def feed(self, request: bytes) -> bool:
         """Whether the request was answered at once."""
@@ -221,6 +221,34 @@ def test_limits_are_kept(limits: dict[str, int]) -> None:
     made.feed(BEGIN)
     made.feed(put(1))
     assert made.session._open_block.insert(put(2, b"x" * 20)) is None
+
+
+def test_a_row_on_its_own_is_committed_at_once() -> None:
+    made = scene()
+    assert made.feed(put(1))
+    answer = p.BIND_COMPLETE_MESSAGE + p.command_complete("INSERT 0 1") + p.ready_for_query(IDLE)
+    assert made.sent == [answer]
+    assert [value for _, value in made.requests[0].mutations] == [rows.join([b"\0\0\0\1", b"x"])]
+    assert made.session._waiting is False and made.planner.direct_inserts == 1
+    assert made.session.executor is not None and made.session.executor.workspace is None
+
+
+def test_a_row_on_its_own_that_conflicts_is_refused() -> None:
+    made = scene()
+    made.outcome = Conflict(b"", ConflictKind.DATA, b"")
+    assert made.feed(put(1))
+    (sent,) = made.sent
+    assert sent.startswith(p.BIND_COMPLETE_MESSAGE + b"E") and b"OC000" in sent
+    assert sent.endswith(p.ready_for_query(IDLE)) and b"INSERT" not in sent
+
+
+def test_a_row_on_its_own_is_left_to_the_coroutine_where_it_is_not_plain() -> None:
+    made = scene(row_size_bytes=20)
+    assert not made.feed(put(1, b"x" * 20))
+    made.session._read_only_by_default = True
+    assert not made.feed(put(1))
+    assert not made.requests and not made.sent
+    assert made.session.executor is not None and made.session.executor.workspace is None
 
 
 def test_a_block_that_is_too_large_is_not_committed_by_itself() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from dsql_server.encoding.executions import RawExecution, split_execution
@@ -188,6 +188,8 @@ class DirectAnswers(Steering):
                 self._write(b"".join((before, rows, selected(count), _READY[self._block])))
                 self._portals.pop(b"", None)
                 return True
+            if self._block == IDLE:
+                return self._insert_alone_at_once(data)
             inserted = self._insert_in_block(learned.plan, self._bound(values, formats))
         except NOT_EXACT:
             return False
@@ -201,10 +203,8 @@ class DirectAnswers(Steering):
         return True
 
     def _begin_at_once(self) -> bool:
-        executor = self.executor
-        if self._block != IDLE or executor is None or executor.workspace is not None:
-            return False
-        if executor.processor.version != self.services.catalog.state.version:
+        executor = self._idle_executor()
+        if executor is None:
             return False
         # Nothing can come between: the answer travels while the snapshot is taken.
         self._write(_BEGUN)
@@ -213,6 +213,50 @@ class DirectAnswers(Steering):
         self._portals.pop(b"", None)
         self._open_for_inserts()
         return True
+
+    def _idle_executor(self) -> Executor | None:
+        """The executor, if a transaction may begin in it at once."""
+        executor = self.executor
+        if self._block != IDLE or executor is None or executor.workspace is not None:
+            return None
+        return executor if executor.processor.version == self.services.catalog.state.version else None
+
+    def _insert_alone_at_once(self, data: bytes) -> bool:
+        """Insert a row in a transaction of its own. The answer follows once that is decided."""
+        executor = self._idle_executor()
+        if executor is None:
+            return False
+        executor.begin()
+        self._open_for_inserts()
+        block, self._open_block = self._open_block, None
+        answer, request = b"", None
+        if block is not None:
+            with contextlib.suppress(*NOT_EXACT):
+                answer = block.insert(data) or b""
+        if answer:
+            block.settle()
+            request = block.request()
+        self._waiting = False
+        if request is None or not executor.submit_untold(partial(self._inserted_alone, answer), request):
+            self._waiting = True
+            executor.rollback()
+            return False
+        self.services.planner.direct_inserts += 1
+        return True
+
+    def _inserted_alone(self, answer: bytes, outcome: CommitOutcome) -> None:
+        """The end of a transaction of one row. ``answer`` is what a block would have answered."""
+        refusal = refusal_of(outcome)
+        before = answer[: answer.index(INSERTED)]
+        if refusal is None:
+            self._write(before + INSERTED + _READY[IDLE])
+        else:
+            self._out.append(before)
+            self._fail(refusal)
+            self._out.append(_READY[IDLE])
+            self._flush()
+        self._portals.clear()
+        self._go_on()
 
     def _open_for_inserts(self) -> None:
         executor, self._open_block = self.executor, None
