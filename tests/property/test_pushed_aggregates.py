@@ -111,9 +111,14 @@ class Queries:
     def _target(self) -> str:
         rng = self._rng
         found = self._aggregate()
+        if rng.random() < 0.25:
+            conditions = [self._condition() for _ in range(rng.choice((1, 1, 2)))]
+            found += f" FILTER (WHERE {' AND '.join(conditions)})"
         kind = rng.random()
         if kind < 0.7:
             return found
+        if kind < 0.75:
+            return f"CASE WHEN {found} IS NULL THEN -1 ELSE count(*) FILTER (WHERE {self._condition()}) END"
         around = (
             "count(*) + {n}", "coalesce(sum(number), {n})", "round(avg(amount), 2)", "sum(small)::text",
             "CASE WHEN count(*) > {n} THEN 'many' ELSE 'few' END", "pg_catalog.count(*)",
@@ -135,6 +140,38 @@ def test_random_aggregates(servers: TwoServers, dsql_cluster: LocalCluster) -> N
     for _ in range(QUERIES):
         servers.run([queries.step()])
     assert pushed(dsql_cluster) - before > PUSHED_MIN
+
+
+@pytest.mark.parametrize(
+    ("query", "is_pushed"),
+    [
+        ("SELECT count(*) FILTER (WHERE number > 3000), count(*) FILTER (WHERE number <= 3000) FROM measured", True),
+        ("SELECT sum(big) FILTER (WHERE name = 'n3') - sum(big) FILTER (WHERE flag) AS least FROM measured", True),
+        ("SELECT count(*) FILTER (WHERE m.id < 9), avg(big) FILTER (WHERE day > '2024-02-10') FROM measured m", True),
+        ("SELECT count(*) FROM measured HAVING count(*) FILTER (WHERE small = 1) > 3", True),
+        ("SELECT count(*) FILTER (WHERE id > 5 AND NOT flag) FROM measured WHERE id < 100", True),
+        ("SELECT max(code) FILTER (WHERE code = 'c2'), min(id) FILTER (WHERE tag IS NULL) FROM measured", True),
+        ("SELECT count(*) FILTER (WHERE number > small) FROM measured", False),
+        ("SELECT count(*) FILTER (WHERE name LIKE 'n1%') FROM measured", False),
+        ("SELECT count(*) FILTER (WHERE id > 5 OR flag) FROM measured", False),
+        ("SELECT count(*) FILTER (WHERE id = (SELECT 7)) FROM measured", False),
+        ("SELECT count(DISTINCT small) FILTER (WHERE flag) FROM measured", False),
+        ("SELECT count(*) FILTER (WHERE nothing) FROM measured", False),
+        ("SELECT count(*) FILTER (WHERE 1 / (id - 7) > 0) FROM measured", False),
+    ],
+)  # fmt: skip
+def test_filters(servers: TwoServers, dsql_cluster: LocalCluster, query: str, is_pushed: bool) -> None:
+    before = pushed(dsql_cluster)
+    servers.run([Step(query), Step(query, (), binary_results=True)])
+    assert (pushed(dsql_cluster) > before) is is_pushed
+
+
+@pytest.mark.parametrize("value", [b"100", b"-1", None])
+def test_filters_with_parameters(servers: TwoServers, dsql_cluster: LocalCluster, value: bytes | None) -> None:
+    before = pushed(dsql_cluster)
+    query = "SELECT count(*) FILTER (WHERE id > $1), sum(number) FILTER (WHERE id <= $1), count(*) FROM measured"
+    servers.run([Step(query, (Parameter(value),), False, name) for name in (None, "filtered", "filtered")])
+    assert pushed(dsql_cluster) > before
 
 
 def test_a_transaction_sees_its_own_rows(servers: TwoServers) -> None:
@@ -189,11 +226,15 @@ def test_who_may_not_read_may_not_count(dsql_cluster: LocalCluster, servers: Two
             admin.execute("GRANT SELECT (id, number) ON measured TO counting_reader")
             with dsql_cluster.connect("counting_reader", autocommit=True) as reader:
                 assert reader.execute("SELECT sum(number) FROM measured WHERE id < 3").fetchone() == (3000,)
-                for query in ("sum(small) FROM measured", "count(*) FROM measured WHERE small = 1"):
+                for query in (
+                    "sum(small) FROM measured",
+                    "count(*) FROM measured WHERE small = 1",
+                    "count(*) FILTER (WHERE small = 1) FROM measured",
+                ):
                     with pytest.raises(psycopg.errors.InsufficientPrivilege):
                         reader.execute(f"SELECT {query}")
         finally:
             admin.execute("REVOKE SELECT (id, number) ON measured FROM counting_reader")
             admin.execute(f"AWS IAM REVOKE counting_reader FROM '{ROLE_ARN}'")
             admin.execute("DROP ROLE counting_reader")
-    assert pushed(dsql_cluster) == before + 3, "storage would have answered them"
+    assert pushed(dsql_cluster) == before + 4, "storage would have answered them"

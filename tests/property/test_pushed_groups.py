@@ -147,6 +147,9 @@ class Queries:
             f"{rng.choice(('min', 'max'))}({rng.choice(EXTREMES)})", "count(*) * 2 AS twice",
             "round(avg(amount), 2) AS mean", "max(number) - min(number) AS spread",
             "CASE WHEN count(*) > 100 THEN 'many' END AS size", "count(*) FILTER (WHERE flag)", "bool_or(flag)",
+            f"count(*) FILTER (WHERE {self._condition()})",
+            f"sum({rng.choice(NUMBERS)}) FILTER (WHERE {self._condition()} AND {self._condition()})",
+            f"max({rng.choice(EXTREMES)}) FILTER (WHERE {self._condition()})",
         )  # fmt: skip
         return rng.choice(calls)
 

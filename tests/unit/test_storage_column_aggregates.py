@@ -37,23 +37,16 @@ INT8_MAX = 2**63 - 1
 
 relation_ids = itertools.count(1)
 
-AGGREGATES = (
-    Aggregate("count", None, 0),
-    Aggregate("count", 1, oid.INT4),
-    Aggregate("sum", 0, oid.INT8),
-    Aggregate("min", 0, oid.INT8),
-    Aggregate("sum", 1, oid.INT4),
-    Aggregate("max", 1, oid.INT4),
-    Aggregate("sum", 2, oid.NUMERIC),
-    Aggregate("max", 2, oid.NUMERIC),
-    Aggregate("min", 3, oid.TEXT),
-    Aggregate("sum", 4, oid.INT2),
-    Aggregate("count", 4, oid.INT2),
-)
-
 texts = st.text("ab\0", max_size=3)
 decimals = st.decimals(-(10**30), 10**30, places=7, allow_nan=False) | st.sampled_from(
-    [Decimal("NaN"), Decimal("Infinity"), Decimal("1e-300"), Decimal("1.00"), Decimal("9" * 90), Decimal(10) ** 300]
+    [
+        Decimal("NaN"),
+        Decimal("Infinity"),
+        Decimal("1e-300"),
+        Decimal("0.12345678"),
+        Decimal("9" * 90),
+        Decimal(10) ** 300,
+    ]
 )
 #: int8, int4, numeric, text, int2; rows written before a column was added have fewer fields.
 stored_rows = st.tuples(
@@ -97,6 +90,28 @@ PREDICATES: list[tuple[Comparison, ...]] = [
     (Comparison(3, oid.TEXT, ">", (encoded(oid.TEXT, b"a"),)), Comparison(1, oid.INT4, "<>", (ZERO,))),
     (Comparison(2, oid.NUMERIC, ">", (encoded(oid.NUMERIC, numeric.from_decimal(Decimal(0))),)),),
 ]  # fmt: skip
+
+
+AGGREGATES = (
+    Aggregate("count", None, 0),
+    Aggregate("count", 1, oid.INT4),
+    Aggregate("sum", 0, oid.INT8),
+    Aggregate("min", 0, oid.INT8),
+    Aggregate("sum", 1, oid.INT4),
+    Aggregate("max", 1, oid.INT4),
+    Aggregate("sum", 2, oid.NUMERIC),
+    Aggregate("max", 2, oid.NUMERIC),
+    Aggregate("min", 3, oid.TEXT),
+    Aggregate("sum", 4, oid.INT2),
+    Aggregate("count", 4, oid.INT2),
+    # with FILTER
+    Aggregate("count", None, 0, PREDICATES[1]),
+    Aggregate("count", 1, oid.INT4, PREDICATES[7]),
+    Aggregate("sum", 0, oid.INT8, PREDICATES[8]),
+    Aggregate("sum", 2, oid.NUMERIC, PREDICATES[4]),
+    Aggregate("min", 3, oid.TEXT, PREDICATES[9]),
+    Aggregate("max", 1, oid.INT4, PREDICATES[1]),
+)
 
 
 @pytest.fixture(scope="module")

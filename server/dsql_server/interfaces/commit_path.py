@@ -30,6 +30,7 @@ class Aggregate(NamedTuple):
     function: str
     column: int | None
     type_oid: int
+    predicate: tuple[Comparison, ...] = ()  #: FILTER: of the scan's rows only those for which all hold
 
 
 class ScanRequest(NamedTuple):

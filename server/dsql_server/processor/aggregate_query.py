@@ -25,25 +25,27 @@ _SCALAR_FUNCTIONS = frozenset({"abs", "ceil", "ceiling", "floor", "round", "trun
 
 
 class Call(NamedTuple):
-    """An aggregate as a query says it: ``column`` None for all rows."""
+    """An aggregate as a query says it: ``column`` None for all rows, ``condition`` what FILTER says."""
 
     function: str
     column: str | None
     distinct: bool = False
+    condition: str | None = None
 
 
 class Value(NamedTuple):
-    """What storage is asked for, and the type as which the engine gets it."""
+    """What storage is asked for, of the rows that meet a condition, and the type as which the engine gets it."""
 
     aggregate: Aggregate
     type_oid: int
+    condition: str | None = None
 
 
 def printed_calls(aggregate: dict[str, Any], alias: str) -> set[Call] | None:
     """The aggregates of the engine's plan: none of a user's functions may have their names."""
     found: set[Call] = set()
     for text in (*aggregate.get("Output", ()), *((aggregate["Filter"],) if "Filter" in aggregate else ())):
-        expression = parse_expression(text)
+        expression = _printed(text, alias)
         if expression is None:
             return None
         for node in walk(expression):
@@ -58,6 +60,17 @@ def printed_calls(aggregate: dict[str, Any], alias: str) -> set[Call] | None:
     return found
 
 
+def _printed(text: str, alias: str) -> Node | None:
+    """An expression of the engine's plan, with the table's name in front of the columns in FILTER."""
+    expression = parse_expression(text)
+    for node in walk(expression):
+        if is_a(node, ast.FuncCall) and node.agg_filter:
+            for column in walk(node.agg_filter):
+                if is_a(column, ast.ColumnRef) and len(column.fields) == 1:
+                    column.fields = (ast.String(sval=alias), *column.fields)
+    return expression
+
+
 def call_of(node: Node, alias: str) -> Call | None:
     """The node as an aggregate that storage may know."""
     names = [name.sval for name in node.funcname]
@@ -65,19 +78,20 @@ def call_of(node: Node, alias: str) -> Call | None:
         names = names[1:]
     if len(names) != 1 or names[0] not in _FUNCTIONS:
         return None
-    if node.agg_filter or node.agg_order or node.over or node.func_variadic:
+    if node.agg_order or node.over or node.func_variadic:
         return None
+    condition = RawStream()(node.agg_filter) if node.agg_filter else None
     if node.agg_within_group or (node.args and len(node.args) != 1):
         return None
     if node.agg_star:
-        return Call(names[0], None)
+        return Call(names[0], None, condition=condition)
     argument: Node = node.args[0] if node.args else None
     if names[0] == "count" and (is_a(argument, ast.ParamRef) or (is_a(argument, ast.A_Const) and not argument.isnull)):
-        return None if node.agg_distinct else Call("count", None)
+        return None if node.agg_distinct else Call("count", None, condition=condition)
     if is_a(argument, ast.TypeCast) and argument.typeName.names[-1].sval == "text":
         argument = argument.arg  # min and max of varchar are those of text
     column = _column_name(argument, alias)
-    return None if column is None else Call(names[0], column, bool(node.agg_distinct))
+    return None if column is None else Call(names[0], column, bool(node.agg_distinct), condition)
 
 
 def _column_name(node: Node, alias: str) -> str | None:
@@ -169,6 +183,7 @@ class AggregateQuery:
                 inside.add(id(below))
                 if is_a(below, ast.ParamRef):
                     self.counted.add(below.number)
+            inside.update(id(below) for below in walk(node.agg_filter) if is_a(below, ast.ColumnRef))
         if not self.calls and not self.groups:
             return False
         for sort in self.select.sortClause or () if self.groups else ():
@@ -177,6 +192,35 @@ class AggregateQuery:
         if any(is_a(n, ast.SubLink) or is_a(n, ast.A_Star) for n in outside):
             return False
         return all(self.column(n) in self.groups for n in outside if is_a(n, ast.ColumnRef))
+
+    def take_conditions(self, aggregate: dict[str, Any]) -> bool:
+        """Have the conditions of FILTER as the engine's plan prints them, with all types; False: it isn't clear which.
+
+        ``aggregate`` is the plan's node that computes the aggregates.
+        """
+        if all(call.condition is None for call in self.calls):
+            return True
+        targets, output = self.select.targetList, aggregate.get("Output", [])
+        places = list(zip(targets, output, strict=False))
+        if self.select.havingClause is not None:
+            places.append((self.select.havingClause, aggregate.get("Filter", "NULL")))
+        calls: list[Call] = []
+        for own, text in places:
+            ours, theirs = self._calls_in(own), self._calls_in(_printed(text, self.alias))
+            if [_without_condition(call) for _, call in ours] != [_without_condition(call) for _, call in theirs]:
+                return False
+            for (node, _), (printed, call) in zip(ours, theirs, strict=True):
+                node.agg_filter = printed.agg_filter
+                calls.append(call)
+        # Those in ORDER BY have no place of their own among what is printed.
+        if len(calls) != len(self.calls):
+            return False
+        self.calls = calls
+        return True
+
+    def _calls_in(self, node: Node) -> list[tuple[Node, Call]]:
+        found = [(below, call_of(below, self.alias)) for below in walk(node) if is_a(below, ast.FuncCall)]
+        return [(below, call) for below, call in found if call is not None]
 
     def _is_output_name(self, node: Node) -> bool:
         """Whether an item of ORDER BY is the name of an output column: those come before the table's."""
@@ -208,6 +252,7 @@ class AggregateQuery:
         if None in names:
             return None
         used = {call.column for call in self.calls if call.column is not None} | {c.name for c in self.groups}
+        used |= self._filtering_columns()
         counts = ", ".join(f"count({quote_identifier(name)})" for name in sorted(used)) or "count(*)"
         inner = parse_statement(f"SELECT {counts}")
         inner.fromClause, inner.whereClause = self.select.fromClause, self.select.whereClause
@@ -229,6 +274,17 @@ class AggregateQuery:
         outer.limitOption = self.select.limitOption
         return RawStream()(outer)
 
+    def _filtering_columns(self) -> set[str]:
+        places = (self.select.targetList, self.select.havingClause)
+        filters = [node.agg_filter for node in walk(places) if is_a(node, ast.FuncCall) and node.agg_filter]
+        found = [_column_name(node, self.alias) for node in walk(tuple(filters)) if is_a(node, ast.ColumnRef)]
+        return {name for name in found if name is not None}
+
+
+def _without_condition(call: Call) -> tuple[Call, bool]:
+    """The call, and whether it has one."""
+    return call._replace(condition=None), call.condition is not None
+
 
 class StoredValues:
     """The values that storage is asked for, and the expressions that stand for a query's aggregates."""
@@ -245,26 +301,27 @@ class StoredValues:
 
     def expression(self, call: Call) -> Node:
         """What gives the aggregate's result."""
+        condition = call.condition
         if call.column is None:
-            return self._node(Aggregate("count", None, 0), oids.INT8)
+            return self._node(Aggregate("count", None, 0), oids.INT8, condition)
         column: Column = self._table.by_name[call.column]
         number, oid = column.number - 1, column.type_oid
         if call.function == "count":
-            return self._node(Aggregate("count", number, oid), oids.INT8)
+            return self._node(Aggregate("count", number, oid), oids.INT8, condition)
         if call.function in ("min", "max"):
             shown = oids.TEXT if oid == oids.VARCHAR else oid
-            return self._node(Aggregate(call.function, number, oid), shown)
+            return self._node(Aggregate(call.function, number, oid), shown, condition)
         total = Aggregate("sum", number, oid)
         if call.function == "sum":
-            return self._node(total, oids.INT8 if oid in (oids.INT2, oids.INT4) else oids.NUMERIC)
+            return self._node(total, oids.INT8 if oid in (oids.INT2, oids.INT4) else oids.NUMERIC, condition)
         # PostgreSQL's own average is this quotient.
         quotient: Any = parse_expression("a / nullif(b, 0)::pg_catalog.numeric")
-        quotient.lexpr = self._node(total, oids.NUMERIC)
-        quotient.rexpr.arg.lexpr = self._node(Aggregate("count", number, oid), oids.INT8)
+        quotient.lexpr = self._node(total, oids.NUMERIC, condition)
+        quotient.rexpr.arg.lexpr = self._node(Aggregate("count", number, oid), oids.INT8, condition)
         return parse_expression(f"({RawStream()(quotient)})")
 
-    def _node(self, aggregate: Aggregate, type_oid: int) -> Node:
-        value = Value(aggregate, type_oid)
+    def _node(self, aggregate: Aggregate, type_oid: int, condition: str | None) -> Node:
+        value = Value(aggregate, type_oid, condition)
         return self._place(self._values.setdefault(value, len(self._values) + 1))
 
 

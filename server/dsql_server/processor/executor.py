@@ -174,7 +174,7 @@ class Executor(EngineConversation):
         request = pushed.request(bound, workspace.t_start)
         if request is None:
             return None
-        steps = pushed.steps(self._storage, request)
+        steps = pushed.steps(self._storage, request, bound)
         loop = asyncio.get_running_loop()
         while True:
             try:

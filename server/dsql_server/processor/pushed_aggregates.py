@@ -25,9 +25,16 @@ from dsql_server.encoding import numeric
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.arrays import ARRAY_OIDS, array_of
 from dsql_server.interfaces import protocol as p
-from dsql_server.interfaces.commit_path import GroupColumn, ScanRequest, StorageReader, TooManyGroups
+from dsql_server.interfaces.commit_path import (
+    Aggregate,
+    Comparison,
+    GroupColumn,
+    ScanRequest,
+    StorageReader,
+    TooManyGroups,
+)
 from dsql_server.interfaces.messages import Timestamp
-from dsql_server.processor.access import NOT_EXACT, Access, Bound, RangeGet
+from dsql_server.processor.access import NOT_EXACT, Access, Bound, Conditions, RangeGet
 from dsql_server.processor.aggregate_query import (
     GROUPED,
     INTEGERS,
@@ -37,7 +44,7 @@ from dsql_server.processor.aggregate_query import (
     call_of,
     printed_calls,
 )
-from dsql_server.processor.conditions import MODIFIER_OFFSET, count_conjuncts
+from dsql_server.processor.conditions import MODIFIER_OFFSET, conjuncts, count_conjuncts
 from dsql_server.processor.parse_tree import Node, is_a, parse_expression
 from dsql_server.processor.plan import Scan
 from dsql_server.processor.plan_reader import plan_nodes
@@ -48,6 +55,8 @@ GROUPS_MAX = 20_000
 _NODES_ABOVE = frozenset({"Limit", "Sort", "Incremental Sort"})
 _GROUPING_NODES = frozenset({"Aggregate", "Group", "Unique"})
 _CONDITIONS = ("Index Cond", "Recheck Cond", "Filter")
+#: No row meets both.
+_NEVER = (Comparison(0, oids.INT8, "isnull"), Comparison(0, oids.INT8, "notnull"))
 _pack_int8 = Struct(">q").pack
 INT8_MIN, INT8_MAX = -(2**63), 2**63 - 1
 
@@ -67,6 +76,8 @@ class Pushed(ABC):
     sql: str
     #: parameters, by number from 1, that count() has as its argument: they must not be NULL
     counted: frozenset[int]
+    #: the conditions of FILTER, by their text
+    filters: tuple[tuple[str, Access], ...]
     #: whether the engine describes the answer as it does the client's query, origins of columns included
     same_origins: ClassVar[bool] = True
 
@@ -81,15 +92,24 @@ class Pushed(ABC):
             return None
         try:
             interval, predicate = self.access.interval(bound), self.access.predicate(bound)
+            self.aggregates(bound)
         except NOT_EXACT:
             return None
         if interval is None or predicate is None:
             return ScanRequest(self.access.start, self.access.start, t)  # no row at all
         return ScanRequest(*interval, t, predicate)
 
+    def aggregates(self, bound: Bound) -> list[Aggregate]:
+        """What to ask for. Raises what NOT_EXACT has."""
+        predicates: dict[str | None, tuple[Comparison, ...]] = {None: ()}
+        for condition, access in self.filters:
+            predicate = access.predicate(bound)
+            predicates[condition] = _NEVER if predicate is None else predicate
+        return [value.aggregate._replace(predicate=predicates[value.condition]) for value in self.values]
+
     @abstractmethod
-    def steps(self, storage: StorageReader, request: ScanRequest) -> Asking:
-        """Ask storage."""
+    def steps(self, storage: StorageReader, request: ScanRequest, bound: Bound) -> Asking:
+        """Ask storage what :meth:`request` gave."""
 
 
 class PushedAggregates(Pushed):
@@ -99,8 +119,8 @@ class PushedAggregates(Pushed):
     def value_oids(self) -> tuple[int, ...]:
         return tuple(value.type_oid for value in self.values)
 
-    def steps(self, storage: StorageReader, request: ScanRequest) -> Asking:
-        results = yield from storage.aggregate_steps(request, [value.aggregate for value in self.values])
+    def steps(self, storage: StorageReader, request: ScanRequest, bound: Bound) -> Asking:
+        results = yield from storage.aggregate_steps(request, self.aggregates(bound))
         encoded = [_binary(result, value) for result, value in zip(results, self.values, strict=True)]
         return None if _OUT_OF_RANGE in encoded else encoded
 
@@ -121,12 +141,11 @@ class PushedGroups(Pushed):
     def _type_oids(self) -> list[int]:
         return [column.type_oid for column in self.columns] + [value.type_oid for value in self.values]
 
-    def steps(self, storage: StorageReader, request: ScanRequest) -> Asking:
+    def steps(self, storage: StorageReader, request: ScanRequest, bound: Bound) -> Asking:
         if storage.estimate_rows(request.start, request.end, request.t) < GROUPED_ROWS_MIN:
             return None
-        aggregates = [value.aggregate for value in self.values]
         try:
-            groups = yield from storage.group_steps(request, self.columns, aggregates, GROUPS_MAX)
+            groups = yield from storage.group_steps(request, self.columns, self.aggregates(bound), GROUPS_MAX)
         except TooManyGroups:
             return None
         keys = [[key[at] for key in groups] for at in range(len(self.columns))]
@@ -178,16 +197,33 @@ def find_pushed_aggregates(
         return None
     printed = printed_calls(above, scan.alias) if above["Node Type"] == "Aggregate" else set()
     query = AggregateQuery.read(sql, scan.table, scan.alias) if printed is not None else None
-    if query is None or scan.table.name in views or set(query.calls) != printed:
+    if query is None or scan.table.name in views or not query.take_conditions(above) or set(query.calls) != printed:
         return None
     is_plain = above.get("Strategy") == "Plain"
     if is_plain == bool(query.groups):
         return None
+    filters = _filters(query, parameter_oids)
+    if filters is None:
+        return None
     if query.groups:
-        return _grouped(query, scan.access, len(parameter_oids))
+        return _grouped(query, scan.access, filters, len(parameter_oids))
     if any(call.distinct for call in query.calls):
-        return _of_distinct_values(query, scan.access, len(parameter_oids))
-    return _of_all_rows(query, scan.access, len(parameter_oids))
+        return None if filters else _of_distinct_values(query, scan.access, len(parameter_oids))
+    return _of_all_rows(query, scan.access, filters, len(parameter_oids))
+
+
+def _filters(query: AggregateQuery, parameter_oids: Sequence[int]) -> tuple[tuple[str, Access], ...] | None:
+    """The conditions of FILTER; None where storage wouldn't apply one of them exactly."""
+    found: dict[str, Access] = {}
+    for call in query.calls:
+        condition = call.condition
+        if condition is None or condition in found:
+            continue
+        conditions = Conditions(query.table, conjuncts(condition, query.alias, frozenset()), parameter_oids, {})
+        if len(conditions.pushed) != count_conjuncts(condition):
+            return None
+        found[condition] = Access(query.table, conditions)
+    return tuple(found.items())
 
 
 def _above_the_scan(nodes: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -209,7 +245,9 @@ def _reads_exactly(access: Access, scan: dict[str, Any]) -> bool:
     return None not in counts and sum(c for c in counts if c is not None) == access.pushed_count
 
 
-def _of_all_rows(query: AggregateQuery, access: Access, parameters: int) -> PushedAggregates | None:
+def _of_all_rows(
+    query: AggregateQuery, access: Access, filters: tuple[tuple[str, Access], ...], parameters: int
+) -> PushedAggregates | None:
     stored = StoredValues(query.table, lambda number: ast.ParamRef(number=parameters + number))
 
     def replace(node: Node) -> Node | None:
@@ -217,10 +255,14 @@ def _of_all_rows(query: AggregateQuery, access: Access, parameters: int) -> Push
         return None if call is None else stored.expression(call)
 
     sql = query.rewritten("", replace)
-    return None if sql is None else PushedAggregates(query.table, access, stored.values, sql, frozenset(query.counted))
+    if sql is None:
+        return None
+    return PushedAggregates(query.table, access, stored.values, sql, frozenset(query.counted), filters)
 
 
-def _grouped(query: AggregateQuery, access: Access, parameters: int) -> PushedGroups | None:
+def _grouped(
+    query: AggregateQuery, access: Access, filters: tuple[tuple[str, Access], ...], parameters: int
+) -> PushedGroups | None:
     if any(call.distinct for call in query.calls):
         return None
     stored = StoredValues(query.table, lambda number: parse_expression(f"stored.a{number}"))
@@ -243,7 +285,7 @@ def _grouped(query: AggregateQuery, access: Access, parameters: int) -> PushedGr
     sql = query.rewritten(_arrays(parameters, len(columns), len(stored.values)), replace)
     if sql is None:
         return None
-    return PushedGroups(query.table, access, stored.values, sql, frozenset(query.counted), columns)
+    return PushedGroups(query.table, access, stored.values, sql, frozenset(query.counted), filters, columns)
 
 
 def _of_distinct_values(query: AggregateQuery, access: Access, parameters: int) -> PushedGroups | None:
@@ -265,7 +307,7 @@ def _of_distinct_values(query: AggregateQuery, access: Access, parameters: int) 
     if sql is None:
         return None
     columns = (GroupColumn(column.number - 1, column.type_oid),)
-    return PushedGroups(query.table, access, (), sql, frozenset(), columns)
+    return PushedGroups(query.table, access, (), sql, frozenset(), (), columns)
 
 
 def _arrays(parameters: int, groups: int, values: int) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from dsql_server.encoding import numeric
 from dsql_server.encoding import type_oids as oid
 from dsql_server.encoding.keys import encode_value, value_encoder
-from dsql_server.encoding.rows import field_reader, fields_reader
+from dsql_server.encoding.rows import fields_reader
 from dsql_server.interfaces.commit_path import Aggregate
+from dsql_server.storage.predicates import compile_predicate
 
 if TYPE_CHECKING:
     from dsql_server.storage.columns import Column, RowBatch
@@ -200,48 +201,41 @@ class PartialAggregates:
     """
 
     def __init__(self, aggregates: Sequence[Aggregate]) -> None:
-        self._rows = 0
-        self._over_rows = [aggregate.column is None for aggregate in aggregates]
+        from dsql_server.storage.column_tests import FilteredBatches  # numpy is loaded where it is used
+
         assert all(a.function == "count" for a in aggregates if a.column is None), "only count needs no column"
-        self._accumulators = [accumulator(aggregate) for aggregate in aggregates]
-        self._over_columns = [
-            (aggregate.column, accumulator)
-            for aggregate, accumulator in zip(aggregates, self._accumulators, strict=True)
-            if aggregate.column is not None
-        ]
+        self._aggregates = [(aggregate, accumulator(aggregate)) for aggregate in aggregates]
+        self._rows = {aggregate.predicate: 0 for aggregate in aggregates}
+        self._batches = FilteredBatches(aggregates)
 
     def add(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """Take in some rows (key, value)."""
-        self._rows += len(rows)
-        if not self._over_columns:
-            return
-        if len(self._over_columns) == 1:
-            ((column, accumulator),) = self._over_columns
-            read_one, add = field_reader(column), accumulator.add
-            for _, value in rows:
-                field = read_one(value)
-                if field is not None:
-                    add(field)
-            return
-        read = fields_reader(max(column for column, _ in self._over_columns))
+        """Take in some rows (key, value), one by one."""
+        tests = {predicate: compile_predicate(predicate) if predicate else None for predicate in self._rows}
+        read = fields_reader(max((a.column for a, _ in self._aggregates if a.column is not None), default=0))
         for _, value in rows:
             row = read(value)
-            for column, accumulator in self._over_columns:
-                field = row[column]
-                if field is not None:
+            holds = {predicate: test is None or test(value) for predicate, test in tests.items()}
+            for predicate in self._rows:
+                self._rows[predicate] += holds[predicate]
+            for aggregate, accumulator in self._aggregates:
+                field = None if aggregate.column is None else row[aggregate.column]
+                if field is not None and holds[aggregate.predicate]:
                     accumulator.add(field)
 
     def add_batch(self, batch: RowBatch) -> None:
         """Take in the rows of a batch."""
-        self._rows += len(batch)
-        for number, accumulator in self._over_columns:
-            accumulator.add_column(batch.column(number).values())
+        batches = self._batches.of(batch)
+        for predicate in self._rows:
+            self._rows[predicate] += len(batches[predicate][0])
+        for aggregate, accumulator in self._aggregates:
+            if aggregate.column is not None:
+                accumulator.add_column(batches[aggregate.predicate][0].column(aggregate.column).values())
 
     def results(self) -> list[object]:
         """One value per aggregate, in their order; None where there was no value at all."""
         return [
-            self._rows if over_rows else accumulator.result()
-            for over_rows, accumulator in zip(self._over_rows, self._accumulators, strict=True)
+            self._rows[aggregate.predicate] if aggregate.column is None else accumulator.result()
+            for aggregate, accumulator in self._aggregates
         ]
 
 

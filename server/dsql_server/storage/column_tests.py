@@ -8,7 +8,7 @@ import numpy as np
 
 from dsql_server.encoding import type_oids as oid
 from dsql_server.encoding.orderings import ORDERINGS
-from dsql_server.interfaces.commit_path import Comparison
+from dsql_server.interfaces.commit_path import Aggregate, Comparison
 from dsql_server.storage.columns import Column, Flags, RowBatch
 from dsql_server.storage.predicates import RowTest, compile_predicate
 
@@ -41,6 +41,16 @@ class BatchTest:
                 self._by_column.append((comparison.column, test))
         self._row_test: RowTest | None = compile_predicate(tuple(rest)) if rest else None
 
+    def wanted(self, batch: RowBatch) -> Flags:
+        """Which rows of the batch those are."""
+        found = np.ones(len(batch), np.bool_)
+        for column, test in self._by_column:
+            found &= test(batch.column(column))
+        if self._row_test is not None:
+            row_test = self._row_test
+            found &= np.fromiter((row_test(row) for row in batch.rows()), np.bool_, len(batch))
+        return found
+
     def apply(self, batch: RowBatch) -> None:
         """Take the other rows out of the batch."""
         for column, test in self._by_column:
@@ -48,6 +58,24 @@ class BatchTest:
         if self._row_test is not None:
             row_test = self._row_test
             batch.keep(np.fromiter((row_test(row) for row in batch.rows()), np.bool_, len(batch)))
+
+
+class FilteredBatches:
+    """Batches of rows as aggregates with FILTER see them: tests are built once, and made once for each batch."""
+
+    def __init__(self, aggregates: Sequence[Aggregate]) -> None:
+        """Raises ValueError and UnsupportedKeyType, as :class:`BatchTest` does."""
+        self._tests = {a.predicate: BatchTest(a.predicate) for a in aggregates if a.predicate}
+
+    def of(self, batch: RowBatch) -> dict[tuple[Comparison, ...], tuple[RowBatch, Flags | None]]:
+        """By predicate, the rows of the batch for which it holds, and which ones they are; None: all."""
+        found: dict[tuple[Comparison, ...], tuple[RowBatch, Flags | None]] = {(): (batch, None)}
+        for predicate, test in self._tests.items():
+            wanted = test.wanted(batch)
+            view = batch.view()
+            view.keep(wanted)
+            found[predicate] = view, wanted
+        return found
 
 
 def _column_test(comparison: Comparison) -> _ColumnTest | None:

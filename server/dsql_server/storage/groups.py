@@ -13,7 +13,7 @@ import numpy as np
 from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces.commit_path import Aggregate, GroupColumn, TooManyGroups
 from dsql_server.storage.aggregates import Accumulator, accumulator, combine, plus
-from dsql_server.storage.column_tests import INTEGER_WIDTHS
+from dsql_server.storage.column_tests import INTEGER_WIDTHS, FilteredBatches
 from dsql_server.storage.columns import Column, Integers, RowBatch
 from dsql_server.storage.numeric_sums import GroupedNumericSums, grown
 
@@ -159,6 +159,7 @@ class Groups:
         self._groups_max = groups_max
         self._numbers: dict[GroupKey, int] = {}
         self._aggregates = [(aggregate, _totals(aggregate)) for aggregate in aggregates]
+        self._batches = FilteredBatches(aggregates)
         for aggregate in aggregates:
             accumulator(aggregate)
 
@@ -168,17 +169,11 @@ class Groups:
             return
         groups = self._groups_of(batch)
         count = len(self._numbers)
+        batches = self._batches.of(batch)
         for aggregate, totals in self._aggregates:
-            if aggregate.column is None:
-                assert isinstance(totals, _Counts), "only count needs no column"
-                totals.add_rows(groups, count)
-                continue
-            column = batch.column(aggregate.column)
-            present = column.present
-            if present.all():
-                totals.add(column, groups, count)
-            elif present.any():
-                totals.add(column.values(), groups[present], count)
+            rows, wanted = batches[aggregate.predicate]
+            if len(rows):
+                _add(aggregate, totals, rows, groups if wanted is None else groups[wanted], count)
 
     def _groups_of(self, batch: RowBatch) -> Integers:
         """The number of each row's group."""
@@ -209,6 +204,19 @@ class Groups:
     def results(self) -> dict[GroupKey, list[object]]:
         """The values of each group's columns, and of its aggregates, in their order."""
         return {key: [totals.result(group) for _, totals in self._aggregates] for key, group in self._numbers.items()}
+
+
+def _add(aggregate: Aggregate, totals: _GroupTotals, batch: RowBatch, groups: Integers, count: int) -> None:
+    if aggregate.column is None:
+        assert isinstance(totals, _Counts), "only count needs no column"
+        totals.add_rows(groups, count)
+        return
+    column = batch.column(aggregate.column)
+    present = column.present
+    if present.all():
+        totals.add(column, groups, count)
+    elif present.any():
+        totals.add(column.values(), groups[present], count)
 
 
 def _encoded(column: Column, width: int | None) -> tuple[Integers, list[bytes | None]]:
