@@ -222,7 +222,7 @@ class EmbeddedCommitPath:
         return self._stable
 
     def commit(self, request: CommitRequest, on_outcome: Callable[[CommitOutcome], None]) -> None:
-        """Decide and make durable; ``on_outcome`` is called exactly once: at once if the transaction is refused."""
+        """Decide and make durable; ``on_outcome`` is called exactly once, perhaps before this returns."""
         transaction_id = request[0]
         if self._failure or self._drained is not None:
             on_outcome(Unavailable(transaction_id, self._failure or "the server stops"))
@@ -238,10 +238,10 @@ class EmbeddedCommitPath:
             self._traces.decided(transaction_id, received_ns)
             if len(self._waiting) == 1 and request[5] is None:
                 # While the record is on its way to the disks, and nothing else is to be done.
-                give_way = self._copies[number].give_way
-                give_way()
-                self._router.prepare(self._adjudicators[number].last_commit, request[4], give_way)
-                give_way()
+                copies = self._copies[number]
+                copies.give_way()
+                self._router.prepare(self._adjudicators[number].last_commit, request[4], copies.give_way)
+                copies.wait_briefly()
 
     def _final(self, request: CommitRequest) -> int:
         """Which of the adjudicators that own the claims is to decide."""

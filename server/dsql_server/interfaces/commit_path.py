@@ -171,7 +171,8 @@ class CommitPath(Protocol):
         ...
 
     def commit(self, request: CommitRequest, on_outcome: Callable[[CommitOutcome], None]) -> None:
-        """Decide and make durable; ``on_outcome`` is called exactly once, on the event loop's thread."""
+        """Decide and make durable; ``on_outcome`` is called exactly once, on the event loop's thread, perhaps before
+        this returns."""
         ...
 
     def lease_sequence(self, key: bytes, count: int, on_lease: Callable[[int], None]) -> None:

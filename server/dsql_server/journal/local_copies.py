@@ -162,6 +162,11 @@ class LocalCopies:
         if self.gives_way:
             os.sched_yield()
 
+    def wait_briefly(self) -> None:
+        """Take in what becomes durable in a moment, if nobody else waits for the event loop."""
+        if self.gives_way and self._kernel is not None:
+            self._kernel.wait_briefly()
+
     def metrics(self) -> list[dict[str, object]]:
         """One row for each copy: where it is, how many syncs it did, how far it is, what made it fail."""
         return [
