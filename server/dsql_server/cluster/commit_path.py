@@ -40,8 +40,8 @@ TICK_S = 1.0
 #: A checkpoint is due after this time, or earlier when the journals have grown by so much: a restart replays the rest.
 CHECKPOINT_INTERVAL_S = 60.0
 CHECKPOINT_JOURNAL_BYTES = 32 * 1024 * 1024
-#: After so many commits in a row that nobody else asked for anything, there is nobody else.
-CALM_COMMITS_MIN = 4
+#: After so many commits in a row, of one session, there is nobody else that would wait for the event loop.
+LONE_COMMITS_MIN = 4
 #: How long a clean shutdown waits for what is on its way.
 DRAIN_MAX_S = 10.0
 
@@ -92,9 +92,8 @@ class EmbeddedCommitPath:
         self._waiting: dict[bytes, Callable[[CommitOutcome], None]] = {}
         self._durable: list[_Durable] = []
         self._answered: Timestamp = 0  #: the greatest T_commit that was answered before storage had it
-        self._asked = 0  #: snapshots and commits asked for
-        self._asked_at_commit = 0  #: what that was with the last commit
-        self._calm_commits = 0  #: in a row, during which nobody asked for anything
+        self._session = 0  #: which was served last
+        self._lone_commits = 0  #: in a row, all of this session
         self._failure = ""
         self._drained: asyncio.Event | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -205,10 +204,14 @@ class EmbeddedCommitPath:
 
     # -- the facade ---------------------------------------------------------------------------------------------------
 
-    def begin(self) -> Timestamp:
+    def begin(self, session: int = 0) -> Timestamp:
         """T_start: every acknowledged commit is at or below it, nothing can still commit at or below it, and storage
-        has applied everything up to it."""
-        self._asked += 1
+        has applied everything up to it. ``session``: a number for whoever is served with it; 0: none."""
+        if session and session != self._session:
+            self._session = session
+            if self._lone_commits >= LONE_COMMITS_MIN:
+                self._give_way(False)
+            self._lone_commits = 0
         if self._answered > self._stable:
             self._catch_up()
             if self._answered > self._stable:
@@ -230,8 +233,9 @@ class EmbeddedCommitPath:
         assert transaction_id not in self._waiting, "transaction ids are unique"
         received_ns = perf_counter_ns()
         self._waiting[transaction_id] = on_outcome
-        self._asked += 1
-        self._asked_at_commit = self._asked
+        self._lone_commits += 1
+        if self._lone_commits == LONE_COMMITS_MIN:
+            self._give_way(True)
         number = self._final(request)
         self._send(self.address, self._owner_addresses[number], request)
         if transaction_id in self._waiting:
@@ -331,25 +335,14 @@ class EmbeddedCommitPath:
         on_outcome = self._waiting.pop(outcome[0], None)
         if on_outcome is None:
             return  # a failure has answered it already
-        self._notice_others()
         self._call(on_outcome, outcome)
         if self._drained is not None and not self._waiting:
             self._drained.set()
 
-    def _notice_others(self) -> None:
-        """Keep the processor to ourselves while somebody else waits for it, which shows while commits are under way."""
-        if self._asked != self._asked_at_commit:
-            if self._calm_commits >= CALM_COMMITS_MIN:
-                self._set_calm(False)
-            self._calm_commits = 0
-        else:
-            self._calm_commits += 1
-            if self._calm_commits == CALM_COMMITS_MIN:
-                self._set_calm(True)
-
-    def _set_calm(self, calm: bool) -> None:
+    def _give_way(self, to_workers: bool) -> None:
+        """Whether the kernel's workers come first while a record is being synced."""
         for copies in self._copies:
-            copies.gives_way = calm
+            copies.gives_way = to_workers
 
     def _call(self, on_outcome: Callable[[CommitOutcome], None], outcome: CommitOutcome) -> None:
         try:

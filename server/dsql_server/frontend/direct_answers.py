@@ -363,7 +363,7 @@ class DirectAnswers(Steering):
         executor = self.executor
         workspace = executor.workspace if executor is not None else None
         if self._block == IDLE:
-            return self.services.commit_path.begin() if workspace is None else None
+            return self.services.commit_path.begin(id(executor)) if workspace is None else None
         executor = self._block_executor()
         if executor is None or executor.workspace is None:
             return None

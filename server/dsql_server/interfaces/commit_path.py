@@ -166,8 +166,11 @@ class CommitPath(Protocol):
 
     storage: StorageReader
 
-    def begin(self) -> Timestamp:
-        """T_start: every acknowledged commit is at or below it, and storage answers reads at it at once."""
+    def begin(self, session: int = 0) -> Timestamp:
+        """T_start: every acknowledged commit is at or below it, and storage answers reads at it at once.
+
+        ``session``: a number for whoever is served with it; 0: none.
+        """
         ...
 
     def commit(self, request: CommitRequest, on_outcome: Callable[[CommitOutcome], None]) -> None:

@@ -104,7 +104,7 @@ class Executor(EngineConversation):
 
     def begin(self) -> Workspace:
         """Take T_start. The engine's own BEGIN travels with the first statement."""
-        self.workspace = Workspace(self._path.begin(), self._catalog.state, self.limits)
+        self.workspace = Workspace(self._path.begin(id(self)), self._catalog.state, self.limits)
         return self.workspace
 
     def check_current(self) -> None:
