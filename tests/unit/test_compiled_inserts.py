@@ -119,7 +119,7 @@ class Scene:
         self.catalog = Catalog()
         self.catalog.state = CatalogState(VERSION, {TABLE_ID: case.table})
         self.planner = SimpleNamespace(direct_inserts=0, direct_reads=0)
-        path: Any = SimpleNamespace(storage=Storage(stored), begin=lambda: 100, commit=self._commit)
+        path: Any = SimpleNamespace(storage=Storage(stored), begin=lambda session: 100, commit=self._commit)
         planner: Any = self.planner
         services = Services(MagicMock(), planner, self.catalog, path, MagicMock(), lambda: 0, limits)
         self.session = session = Session(services, "admin", {}, self.sent.append, lambda error: None)
