@@ -1,6 +1,6 @@
 """Direct inserts in a transaction block, compiled: what is known of a statement, and of a block.
 
-Their twin is :meth:`dsql_server.frontend.direct_answers.DirectAnswers._answered_at_once` for direct inserts. It also
+Their twin is :meth:`dsql_server.frontend.at_once.AtOnce._answered_at_once` for direct inserts. It also
 takes over whatever isn't plain.
 """
 

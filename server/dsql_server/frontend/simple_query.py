@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from dsql_server.frontend.direct_answers import DirectAnswers
+from dsql_server.frontend.at_once import AtOnce
 from dsql_server.frontend.statements import PLANNED_KINDS, changes_settings, is_virtual, read_query
 from dsql_server.frontend.transactions import BLOCK, IDLE
 from dsql_server.interfaces import protocol as p
@@ -20,7 +20,7 @@ _TEXT_RESULTS = p.pack_i16(0)
 _DESCRIBE_PORTAL = p.message(b"D", b"P\x00")
 
 
-class SimpleQuery(DirectAnswers):
+class SimpleQuery(AtOnce):
     """Runs Query messages, and the COPY data that may follow them."""
 
     async def _simple(self, raw: bytes) -> None:
