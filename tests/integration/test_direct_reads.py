@@ -270,12 +270,29 @@ def test_settings_that_values_texts_depend_on(read: Connection) -> None:
     for _ in range(3):
         assert at() == b"2024-01-02 03:04:05+00"
     read.execute("SET TimeZone = 'Asia/Tokyo'")
-    for _ in range(2):
+    for _ in range(4):
         assert at() == b"2024-01-02 12:04:05+09"
     read.execute("SET TimeZone = 'UTC'")
     read.execute("SET DateStyle = 'German'")
-    for _ in range(2):
+    for _ in range(4):
         assert at() == b"02.01.2024 03:04:05 UTC"
+
+
+def test_a_name_may_come_to_stand_for_another_statement(dsql_cluster: LocalCluster, read: Connection) -> None:
+    read.prepare_threshold = None
+    for text, expected in ((b"SELECT t FROM one WHERE id = $1", b"one"), (b"SELECT id FROM one WHERE id = $1", b"1")):
+        assert read.pgconn.prepare(b"mine", text).status == psycopg.pq.ExecStatus.COMMAND_OK
+        before = direct_reads(dsql_cluster)
+        for _ in range(5):
+            assert read.pgconn.exec_prepared(b"mine", [b"1"]).get_value(0, 0) == expected
+            assert read.pgconn.exec_prepared(b"mine", [b"77"]).ntuples == 0
+        assert direct_reads(dsql_cluster) == before + 9
+        result = read.pgconn.exec_prepared(b"mine", [b"one"])
+        assert (result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode() == "22P02"
+        assert read.pgconn.exec_prepared(b"mine", [b"1"], result_format=1).get_value(0, 0) in (b"one", b"\0\0\0\1")
+        read.execute("DEALLOCATE ALL")
+        gone = read.pgconn.exec_prepared(b"mine", [b"1"])
+        assert (gone.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode() == "26000"
 
 
 def test_an_acknowledged_write_is_seen(dsql_cluster: LocalCluster, read: Connection) -> None:

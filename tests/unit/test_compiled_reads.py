@@ -13,8 +13,9 @@ from plan_scene import Stored, T, index, table
 
 from dsql_server import compiled
 from dsql_server.catalog.state import Table
-from dsql_server.encoding import rows
+from dsql_server.encoding import executions, rows
 from dsql_server.encoding import type_oids as oids
+from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import NOT_EXACT, choose_access
 from dsql_server.processor.conditions import Conjunct, Constant, Parameter
 from dsql_server.processor.direct_answer import Column, DirectAnswer, Order
@@ -155,7 +156,7 @@ def is_whole(value: bytes) -> bool:
 def test_reads_are_answered_alike(drawn: tuple[DirectRead, DirectAnswer], data: st.DataObject) -> None:
     read, answer = drawn
     storage = data.draw(stored(read))
-    own = {key for key in storage.rows if key[:4] in {scan.table.relation_id.to_bytes(4, "big") for scan in read.scans}}
+    own = [key for key in storage.rows if key[:4] in prefixes(read)]
     damaged = [key for key in own if not is_whole(storage.rows[key])]
     for _ in range(3):
         given_values = [data.draw(st.none() | values(oid) | values(oid)) for oid in read.parameter_oids]
@@ -165,6 +166,71 @@ def test_reads_are_answered_alike(drawn: tuple[DirectRead, DirectAnswer], data: 
         if found is NOT_EXACT and damaged:
             continue
         assert found == outcome(answer.messages_in_python, given_values, formats[: len(given_values)], storage, T)
+
+
+class _Catalog:
+    """A catalog in some state."""
+
+    state = 1
+
+
+_READY = p.ready_for_query(b"I")
+_NAME, _DESCRIPTION = b"s1", b"T\0\0\0\6\0\0"
+_RESULTS = b"\0\0"
+
+
+def answered_in_python(request: bytes, answer: DirectAnswer, storage: Stored, description: bytes) -> bytes | None:
+    """The whole answer to a request that executes the statement that is kept; None: to any other."""
+    execution = executions._split_execution(request)
+    if execution is None:
+        return None
+    name, given_values, formats, results, described = execution
+    if (name, results) != (_NAME, _RESULTS) or (described and not description):
+        return None
+    found = answer.messages_in_python(given_values, formats, storage, T)
+    if found is None:
+        return None
+    before = p.BIND_COMPLETE_MESSAGE + (description if described else b"")
+    return before + found[0] + p.command_complete(f"SELECT {found[1]}") + _READY
+
+
+@settings(max_examples=150, deadline=None)
+@given(reads(), st.sampled_from([b"", _DESCRIPTION]), st.data())
+def test_requests_are_answered_alike(
+    drawn: tuple[DirectRead, DirectAnswer], description: bytes, data: st.DataObject
+) -> None:
+    """Whole requests, and requests with a byte changed, cut off or added."""
+    read, answer = drawn
+    assume(isinstance(answer.messages, compiled.reads.Read))
+    storage = data.draw(stored(read))
+    assume(all(is_whole(value) for key, value in storage.rows.items() if key[:4] in prefixes(read)))
+    catalog = _Catalog()
+    statements = compiled.reads.Statements(catalog, lambda: T, storage, _READY)
+    statements.keep(b"another", _RESULTS, description, answer.messages)
+    statements.keep(_NAME, _RESULTS, description, answer.messages)
+    for _ in range(3):
+        given_values = [data.draw(st.none() | values(oid) | values(oid)) for oid in read.parameter_oids]
+        formats = data.draw(st.sampled_from([(), (1,)]) | st.tuples(*[st.integers(0, 1)] * len(given_values)))
+        request = p.bind_values(given_values, formats, data.draw(st.sampled_from([_NAME, _NAME, _NAME, b"s2"])))
+        request += executions._DESCRIBE * data.draw(st.integers(0, 1)) + executions._EXECUTE_AND_SYNC
+        at, damage = data.draw(st.integers(0, len(request) - 1)), data.draw(st.integers(0, 9))
+        if damage == 1:
+            request = request[:at] + bytes([data.draw(st.integers(0, 255))]) + request[at + 1 :]
+        elif damage == 2:
+            request = request[:at]
+        elif damage == 3:
+            request = request[:at] + b"\0" + request[at:]
+        found = outcome(statements.answer, request)
+        assert found == outcome(answered_in_python, request, answer, storage, description)
+    catalog.state = 2
+    assert statements.answer(request) is None
+    catalog.state = 1
+    statements.forget()
+    assert statements.answer(request) is None
+
+
+def prefixes(read: DirectRead) -> set[bytes]:
+    return {scan.table.relation_id.to_bytes(4, "big") for scan in read.scans}
 
 
 @given(reads())

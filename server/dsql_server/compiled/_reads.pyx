@@ -6,9 +6,10 @@ See dsql_server.compiled; the twin is dsql_server.processor.direct_answer.
 
 include "memory.pxi"
 include "fields.pxi"
+include "executions.pxi"
 
 cdef enum:
-    #: More conditions than this in one statement, or scans, are left to the twin.
+    #: More conditions than this in one statement, or scans, or parameters, are left to the twin.
     OPERANDS = 32
     #: Positions of fields are below this.
     POSITIONS = 100000
@@ -40,6 +41,12 @@ cdef enum Operator:
     LESS_EQUAL = 5
     GREATER = 6
     GREATER_EQUAL = 7
+
+
+cdef struct Value:
+    const uint8_t* data
+    Py_ssize_t size  #: -1: NULL
+    int format  #: 0 text, 1 binary
 
 
 cdef struct Span:
@@ -78,6 +85,10 @@ cdef inline bint is_before(bytes one, bytes other):
 
 cdef inline void put_bytes(uint8_t* to, bytes value) noexcept:
     memcpy(to, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+
+
+cdef bytes bytes_of(const Value* value):
+    return None if value.size < 0 else PyBytes_FromStringAndSize(<const char*>value.data, value.size)
 
 
 cdef bytes prefix_end(bytes start):
@@ -180,7 +191,7 @@ cdef class Scan:
         free(self.sort_positions)
         free(self.sort_kinds)
 
-    cdef bint read_operands(self, list values, call, Buffer* data, Span* spans) except -1:
+    cdef bint read_operands(self, Value* values, int count, call, Buffer* data, Span* spans) except -1:
         """Put the encoded operands behind ``data``; false where one is NULL, which no row meets."""
         cdef int i, place
         cdef bytes value
@@ -188,17 +199,15 @@ cdef class Scan:
             spans[i].at = data.size
             if self.sources[i] == PARAMETER:
                 place = self.places[i]
-                if place >= len(values):
+                if place >= count:
                     raise IndexError("a parameter that isn't there")
-                value = values[place]
-                if value is None:
+                if values[place].size < 0:
                     return False
-                put_key(
-                    data, <const uint8_t*>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value),
-                    self.kinds[i], self.details[i],
-                )
+                put_key(data, values[place].data, values[place].size, self.kinds[i], self.details[i])
             elif self.sources[i] != NOTHING:
-                value = self.details[i] if self.sources[i] == CONSTANT else call(self.details[i], values)
+                value = self.details[i] if self.sources[i] == CONSTANT else call(
+                    self.details[i], [bytes_of(&values[place]) for place in range(count)]
+                )
                 if value is None:
                     return False
                 put_bytes(grow(data, PyBytes_GET_SIZE(value)), value)
@@ -369,8 +378,9 @@ cdef struct Written:
 cdef class Read:
     """See dsql_server.processor.direct_answer.DirectAnswer.messages."""
 
-    cdef list scans, plain
-    cdef int width, operand_count, place_count, rows_max
+    cdef list scans
+    cdef int width, operand_count, parameter_count, place_count, rows_max
+    cdef int plain[OPERANDS]
     cdef int *place_scans
     cdef int *place_segments
     cdef object exact, call, request
@@ -388,7 +398,12 @@ cdef class Read:
             self.operand_count += scan.operand_count
         if self.operand_count > OPERANDS or not 0 < len(self.scans) <= OPERANDS or not 0 < width < 32768:
             raise ValueError("more than is compiled")
-        self.width, self.plain, self.rows_max = width, list(plain), rows_max
+        self.parameter_count = len(plain)
+        if self.parameter_count > OPERANDS:
+            raise ValueError("more than is compiled")
+        for number in range(self.parameter_count):
+            self.plain[number] = plain[number]
+        self.width, self.rows_max = width, rows_max
         self.place_count = len(places)
         self.place_scans = numbers([number for number, _ in places], len(self.scans))
         self.place_segments = numbers([number for _, number in places], 65536)
@@ -407,67 +422,86 @@ cdef class Read:
         free(self.place_scans)
         free(self.place_segments)
 
-    cdef list exact_values(self, list given, tuple formats):
-        """Each value in binary format. Raises what ``exact`` raises."""
-        cdef Py_ssize_t count = len(given), at, length, i
-        cdef int size, value_format
+    cdef int make_exact(self, Value* values, list kept) except -1:
+        """Put each value in binary format, in memory that ``values`` or ``kept`` holds. Raises what ``exact`` raises."""
+        cdef int at, size
+        cdef Py_ssize_t i
         cdef int64_t number
-        cdef const uint8_t* data
-        cdef list found = []
+        cdef Value value
+        cdef bytes exact
         cdef bint done
-        for at in range(count):
-            value = given[at]
-            if value is None:
-                found.append(None)
+        for at in range(self.parameter_count):
+            value = values[at]
+            if value.size < 0:
                 continue
             done = False
-            value_format = formats[at]
-            if type(value) is bytes:
-                size = self.plain[at]
-                data = <const uint8_t*>PyBytes_AS_STRING(value)
-                length = PyBytes_GET_SIZE(value)
-                if size == A_TEXT:
-                    done = True
-                    for i in range(length):
-                        if data[i] == 0 or data[i] >= 0x80:
-                            done = False
-                            break
-                elif value_format == 1 and size > 0:
-                    done = length == size
-                elif value_format == 1 and size == AN_INSTANT and length == 8:
-                    number = i64(data)
-                    done = -211813488000000000 <= number < 9223371331200000000
+            size = self.plain[at]
+            if size == A_TEXT:
+                done = True
+                for i in range(value.size):
+                    if value.data[i] == 0 or value.data[i] >= 0x80:
+                        done = False
+                        break
+            elif value.format == 1 and size > 0:
+                done = value.size == size
+            elif value.format == 1 and size == AN_INSTANT and value.size == 8:
+                number = i64(value.data)
+                done = -211813488000000000 <= number < 9223371331200000000
             if not done:
-                value = self.exact(at, value, value_format)
-                if type(value) is not bytes:
+                exact = self.exact(at, bytes_of(&value), value.format)
+                if exact is None:
                     raise TypeError("a value in binary format is bytes")
-            found.append(value)
-        return found
+                kept.append(exact)
+                values[at].data = <const uint8_t*>PyBytes_AS_STRING(exact)
+                values[at].size = PyBytes_GET_SIZE(exact)
+        return 0
 
     def __call__(self, given, given_formats, storage, t):
-        cdef list values = list(given), rows, keys = []
+        cdef list values = list(given)
         cdef tuple formats = tuple(given_formats)
+        cdef Value found[OPERANDS]
+        cdef Buffer answer
+        cdef bytes value
+        cdef int at, count
+        if len(values) != self.parameter_count or len(formats) != self.parameter_count:
+            return None
+        for at in range(self.parameter_count):
+            value = values[at]
+            found[at].format = formats[at]
+            found[at].size = -1
+            if value is not None:
+                found[at].data = <const uint8_t*>PyBytes_AS_STRING(value)
+                found[at].size = PyBytes_GET_SIZE(value)
+        answer.data = NULL
+        answer.size = answer.room = 0
+        try:
+            count = self.run(found, storage, t, &answer)
+            return None if count < 0 else (taken(&answer), count)
+        finally:
+            free(answer.data)
+
+    cdef int run(self, Value* values, storage, t, Buffer* answer) except -2:
+        """Put the messages behind ``answer``; how many, or -1: the engine has to answer."""
+        cdef list rows, kept = [], keys = []
         cdef Buffer data, out, ends
         cdef Span spans[OPERANDS]
         cdef Written written[OPERANDS]
         cdef Scan scan
         cdef int number, first, total = 1, scan_count = len(self.scans)
-        if len(values) != len(self.plain) or len(formats) != len(values):
-            return None
-        values = self.exact_values(values, formats)
+        self.make_exact(values, kept)
         data.data = out.data = ends.data = NULL
         data.size = data.room = out.size = out.room = ends.size = ends.room = 0
         try:
             first = 0
             for number in range(scan_count):
                 scan = self.scans[number]
-                if not scan.read_operands(values, self.call, &data, spans + first):
-                    return b"", 0
+                if not scan.read_operands(values, self.parameter_count, self.call, &data, spans + first):
+                    return 0
                 first += scan.operand_count
             if scan_count == 1 and not self.sorts and scan.segment_count == 1:
                 rows = scan.find(&data, spans, storage, t, self.request)
-                total = scan.write(rows, &data, spans, &out, NULL, None, self.width)
-                return None if total > self.rows_max else (taken(&out), total)
+                total = scan.write(rows, &data, spans, answer, NULL, None, self.width)
+                return -1 if total > self.rows_max else total
             first = 0
             for number in range(scan_count):
                 scan = self.scans[number]
@@ -477,15 +511,16 @@ cdef class Read:
                 written[number].first = ends.size // <Py_ssize_t>sizeof(Py_ssize_t)
                 written[number].segments = scan.segment_count
                 (<Py_ssize_t*>grow(&ends, sizeof(Py_ssize_t)))[0] = out.size
-                # Each number is small: a scan finds fewer rows than memory holds, and the product is checked at once.
                 written[number].count = scan.write(rows, &data, spans + first, &out, &ends, own, 0)
+                # Both factors are at most as many as rows may be, so that the product is a small number, too.
                 if written[number].count > self.rows_max or total * written[number].count > self.rows_max:
-                    return None
+                    return -1
                 total *= written[number].count
                 if not total:
-                    return b"", 0
+                    return 0
                 first += scan.operand_count
-            return self.messages(written, scan_count, total, &out, <Py_ssize_t*>ends.data, keys), total
+            self.put_messages(written, scan_count, total, &out, <Py_ssize_t*>ends.data, keys, answer)
+            return total
         finally:
             free(data.data)
             free(out.data)
@@ -506,33 +541,144 @@ cdef class Read:
             found.sort(key=each.__getitem__, reverse=sort[2])
         return found
 
-    cdef bytes messages(self, Written* written, int scan_count, int total, Buffer* out, Py_ssize_t* ends, list keys):
+    cdef int put_messages(
+        self, Written* written, int scan_count, int total, Buffer* out, Py_ssize_t* ends, list keys, Buffer* answer
+    ) except -1:
         """One for each combination of rows; the last scan's rows change first."""
         cdef list order = self.order(written, scan_count, total, keys) if self.sorts else None
         cdef int rows[OPERANDS]
-        cdef int i, rest, place, number, combination
+        cdef int i, rest, place, number
         cdef Py_ssize_t at, begin, size
         cdef uint8_t* to
-        cdef Buffer found
-        found.data = NULL
-        found.size = found.room = 0
+        for i in range(total):
+            rest = i if order is None else <int>order[i]
+            for number in range(scan_count - 1, -1, -1):
+                rows[number] = rest % written[number].count
+                rest //= written[number].count
+            begin = answer.size
+            to = grow(answer, 7)
+            to[0] = c"D"
+            to[5] = <uint8_t>(self.width >> 8)
+            to[6] = <uint8_t>self.width
+            for place in range(self.place_count):
+                number = self.place_scans[place]
+                at = written[number].first + rows[number] * written[number].segments + self.place_segments[place]
+                size = ends[at + 1] - ends[at]
+                memcpy(grow(answer, size), out.data + ends[at], size)
+            put32(answer.data + begin + 1, <int32_t>(answer.size - begin - 1))
+        return 0
+
+
+# -- a session's statements ------------------------------------------------------------------------------------
+
+#: So many are known by name.
+cdef int STATEMENTS_MAX = 8
+#: Room that most answers need.
+cdef Py_ssize_t ANSWER_BYTES = 4096
+
+
+cdef class Statement:
+    """A prepared statement that was executed so before."""
+
+    cdef bytes name, formats, description
+    cdef object state
+    cdef Read read
+
+
+cdef class Statements:
+    """See dsql_server.frontend.lone_reads."""
+
+    cdef list known
+    cdef object catalog, begin, storage
+    cdef bytes behind
+
+    def __cinit__(self, catalog, begin, storage, bytes behind not None):
+        self.known = []
+        self.catalog, self.begin, self.storage, self.behind = catalog, begin, storage, behind
+
+    def forget(self):
+        if self.known:
+            self.known.clear()
+
+    def keep(self, bytes name not None, bytes formats not None, bytes description not None, Read read not None):
+        cdef Statement made = Statement.__new__(Statement)
+        made.name, made.formats, made.description, made.read = name, formats, description, read
+        made.state = self.catalog.state
+        if len(self.known) >= STATEMENTS_MAX:
+            self.known.clear()
+        self.known.append(made)
+
+    cdef Statement find(self, const Execution* execution):
+        """The statement that is executed as it was before; None if there is none."""
+        cdef Statement found
+        for item in self.known:
+            found = <Statement>item
+            if (
+                PyBytes_GET_SIZE(found.name) == execution.name_size
+                and not memcmp(PyBytes_AS_STRING(found.name), execution.name, execution.name_size)
+                and PyBytes_GET_SIZE(found.formats) == execution.results_size
+                and not memcmp(PyBytes_AS_STRING(found.formats), execution.results, execution.results_size)
+            ):
+                is_told = not execution.described or PyBytes_GET_SIZE(found.description) > 0
+                return found if is_told and found.read.parameter_count == execution.number else None
+        return None
+
+    def answer(self, bytes data not None):
+        cdef Execution execution
+        cdef Statement found
+        cdef Value values[OPERANDS]
+        cdef Buffer answer
+        cdef const uint8_t* at
+        cdef int i, count
+        if not self.known or not find_execution(
+            <const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &execution
+        ):
+            return None
+        found = self.find(&execution)
+        if found is None or self.catalog.state is not found.state:
+            return None
+        at = execution.values
+        for i in range(execution.number):
+            values[i].format = format_of(&execution, i)
+            values[i].size = i32(at)
+            at += 4
+            values[i].data = at
+            if values[i].size > 0:
+                at += values[i].size
+        answer.size, answer.room = 0, ANSWER_BYTES
+        answer.data = <uint8_t*>malloc(ANSWER_BYTES)
+        if answer.data == NULL:
+            raise MemoryError()
         try:
-            for i in range(total):
-                combination = rest = i if order is None else <int>order[i]
-                for number in range(scan_count - 1, -1, -1):
-                    rows[number] = rest % written[number].count
-                    rest //= written[number].count
-                begin = found.size
-                to = grow(&found, 7)
-                to[0] = c"D"
-                to[5] = <uint8_t>(self.width >> 8)
-                to[6] = <uint8_t>self.width
-                for place in range(self.place_count):
-                    number = self.place_scans[place]
-                    at = written[number].first + rows[number] * written[number].segments + self.place_segments[place]
-                    size = ends[at + 1] - ends[at]
-                    memcpy(grow(&found, size), out.data + ends[at], size)
-                put32(found.data + begin + 1, <int32_t>(found.size - begin - 1))
-            return taken(&found)
+            memcpy(grow(&answer, 5), b"2\x00\x00\x00\x04", 5)
+            if execution.described:
+                put_bytes(grow(&answer, PyBytes_GET_SIZE(found.description)), found.description)
+            count = found.read.run(values, self.storage, self.begin(), &answer)
+            if count < 0:
+                return None
+            put_selected(&answer, count)
+            put_bytes(grow(&answer, PyBytes_GET_SIZE(self.behind)), self.behind)
+            return taken(&answer)
         finally:
-            free(found.data)
+            free(answer.data)
+
+
+cdef int put_selected(Buffer* answer, int count) except -1:
+    """The completion of a SELECT of so many rows."""
+    cdef char digits[12]
+    cdef int at = 12, size
+    cdef uint8_t* to
+    while True:
+        at -= 1
+        digits[at] = <char>(48 + count % 10)
+        count //= 10
+        if count == 0:
+            break
+    size = 12 - at
+    to = grow(answer, 13 + size)
+    to[0] = c"C"
+    put32(to + 1, 12 + size)
+    memcpy(to + 5, b"SELECT ", 7)
+    memcpy(to + 12, digits + at, size)
+    to[12 + size] = 0
+    return 0

@@ -10,6 +10,7 @@ from typing import Any
 from dsql_server.encoding.executions import split_execution
 from dsql_server.frontend.block_inserts import INSERTED, insert_statements, open_block
 from dsql_server.frontend.direct_answers import DirectAnswers, selected
+from dsql_server.frontend.lone_reads import keep, lone_reads
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import CommitOutcome
@@ -39,6 +40,7 @@ class AtOnce(DirectAnswers):
         #: coroutine: only that changes settings, prepared statements, definitions, or what the engine knows.
         self._open_block: Any = None
         self._inserts: Any = insert_statements(self._prepared, services)
+        self._reads: Any = lone_reads(services)
 
     def _answered_at_once(self, data: bytes) -> bool:
         block = self._open_block
@@ -54,6 +56,8 @@ class AtOnce(DirectAnswers):
                 block.settle()
                 self.services.planner.direct_inserts += 1
                 return True
+        elif self._read_at_once(data):
+            return True
         if self._engine_unsynced or self._settings_in_transaction or self._sync_in_copy:
             return False
         if data[0] == p.QUERY:
@@ -74,6 +78,8 @@ class AtOnce(DirectAnswers):
                 rows, count = found
                 self._write(b"".join((before, rows, selected(count), _READY[self._block])))
                 self._portals.pop(b"", None)
+                if self._reads is not None and self._block == IDLE:
+                    keep(self._reads, execution[0], learned)
                 return True
             if self._block == IDLE:
                 return learned.at_once is not None and self._insert_alone_at_once(data)
@@ -87,6 +93,21 @@ class AtOnce(DirectAnswers):
         # While the answer is on its way: COMMIT needs it.
         inserted.changes()
         self._open_for_inserts()
+        return True
+
+    def _read_at_once(self, data: bytes) -> bool:
+        """Answer a read outside of transaction blocks that was answered since the coroutine had its turn."""
+        executor = self.executor
+        if self._reads is None or self._block != IDLE or (executor is not None and executor.workspace is not None):
+            return False
+        try:
+            answer = self._reads.answer(data, id(executor))
+        except NOT_EXACT:
+            return False
+        if answer is None:
+            return False
+        self._write(answer)
+        self.services.planner.direct_reads += 1
         return True
 
     def _begin_at_once(self) -> bool:
@@ -185,3 +206,5 @@ class AtOnce(DirectAnswers):
         self._open_block = None
         if self._inserts is not None:
             self._inserts.forget()
+        if self._reads is not None:
+            self._reads.forget()

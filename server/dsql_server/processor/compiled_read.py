@@ -41,7 +41,9 @@ def compiled_read(
     ``Read`` in the extension module.
     """
     scans = read.scans
-    if compiled.reads is None or sum(len(scan.conjuncts) for scan in scans) > compiled.reads.OPERANDS_MAX:
+    if compiled.reads is None:
+        return None
+    if max(sum(len(scan.conjuncts) for scan in scans), len(plain)) > compiled.reads.OPERANDS_MAX:
         return None
     found = []
     for scan, numbers, segments, sorted_by in zip(scans, checked, layout.segments, layout.sorted_by, strict=True):

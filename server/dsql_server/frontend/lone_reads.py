@@ -1,0 +1,34 @@
+"""Direct reads outside of transaction blocks, compiled: from the request to the whole answer.
+
+Their twin is :meth:`dsql_server.frontend.at_once.AtOnce._answered_at_once`, which also takes over what
+isn't plain.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsql_server import compiled
+from dsql_server.frontend.statements import Learned
+from dsql_server.frontend.transactions import IDLE, Services
+from dsql_server.interfaces import protocol as p
+
+
+def lone_reads(services: Services) -> Any | None:
+    """What answers a session's reads at once: ``answer(request)``; None, and nothing done: the twin has to.
+
+    It raises one of :data:`dsql_server.processor.access.NOT_EXACT` for the same reason. It knows the statements that
+    :func:`keep` has told it of, as long as the catalog doesn't change. ``forget()`` has to be called before the
+    session's settings or prepared statements may.
+    """
+    if compiled.reads is None:
+        return None
+    path = services.commit_path
+    return compiled.reads.Statements(services.catalog, path.begin, path.storage, p.ready_for_query(IDLE))
+
+
+def keep(reads: Any, name: bytes, learned: Learned) -> None:
+    """Let ``reads`` know a prepared statement, which has just been answered as ``learned`` says."""
+    read = learned.answer.messages if learned.answer is not None else None
+    if type(read) is compiled.reads.Read:
+        reads.keep(name, learned.formats, learned.description, read)
