@@ -205,7 +205,7 @@ def test_requests_are_answered_alike(
     storage = data.draw(stored(read))
     assume(all(is_whole(value) for key, value in storage.rows.items() if key[:4] in prefixes(read)))
     catalog = _Catalog()
-    statements = compiled.reads.Statements(catalog, lambda: T, storage, _READY)
+    statements = compiled.reads.Statements(catalog, lambda session: T + session, storage, _READY)
     statements.keep(b"another", _RESULTS, description, answer.messages)
     statements.keep(_NAME, _RESULTS, description, answer.messages)
     for _ in range(3):
@@ -220,13 +220,13 @@ def test_requests_are_answered_alike(
             request = request[:at]
         elif damage == 3:
             request = request[:at] + b"\0" + request[at:]
-        found = outcome(statements.answer, request)
+        found = outcome(statements.answer, request, 0)
         assert found == outcome(answered_in_python, request, answer, storage, description)
     catalog.state = 2
-    assert statements.answer(request) is None
+    assert statements.answer(request, 0) is None
     catalog.state = 1
     statements.forget()
-    assert statements.answer(request) is None
+    assert statements.answer(request, 0) is None
 
 
 def prefixes(read: DirectRead) -> set[bytes]:

@@ -623,7 +623,7 @@ cdef class Statements:
                 return found if is_told and found.read.parameter_count == execution.number else None
         return None
 
-    def answer(self, bytes data not None):
+    def answer(self, bytes data not None, session):
         cdef Execution execution
         cdef Statement found
         cdef Value values[OPERANDS]
@@ -653,7 +653,7 @@ cdef class Statements:
             memcpy(grow(&answer, 5), b"2\x00\x00\x00\x04", 5)
             if execution.described:
                 put_bytes(grow(&answer, PyBytes_GET_SIZE(found.description)), found.description)
-            count = found.read.run(values, self.storage, self.begin(), &answer)
+            count = found.read.run(values, self.storage, self.begin(session), &answer)
             if count < 0:
                 return None
             put_selected(&answer, count)

@@ -15,9 +15,10 @@ from dsql_server.interfaces import protocol as p
 
 
 def lone_reads(services: Services) -> Any | None:
-    """What answers a session's reads at once: ``answer(request)``; None, and nothing done: the twin has to.
+    """What answers a session's reads at once: ``answer(request, session)``; None, and nothing done: the twin has to.
 
-    It raises one of :data:`dsql_server.processor.access.NOT_EXACT` for the same reason. It knows the statements that
+    ``session`` is what :meth:`dsql_server.interfaces.commit_path.CommitPath.begin` knows the session by. What it raises
+    is listed in :data:`dsql_server.processor.access.NOT_EXACT`, and means the same. It knows the statements that
     :func:`keep` has told it of, as long as the catalog doesn't change. ``forget()`` has to be called before the
     session's settings or prepared statements may.
     """
