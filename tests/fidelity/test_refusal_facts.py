@@ -153,6 +153,13 @@ QUERIES = refusals(
     ("SELECT sys.wait_for_job('x')", "sys.wait_for_job(unknown) is a procedure", "42809"),
     ("SELECT sys.wait_for_job('x'::text)", "sys.wait_for_job(text) is a procedure", "42809"),
     ("CALL nosuch()", "procedure nosuch() does not exist", "42883"),
+    ("CALL sys.wait_for_job(1)", "procedure sys.wait_for_job(integer) does not exist", "42883"),
+    ("CALL sys.wait_for_job(job => 'x')", "procedure sys.wait_for_job(job => unknown) does not exist", "42883"),
+    ("CALL sys.wait_for_job(job_id => 'x')", "Unable to convert text to UUID", "22P02"),
+    ("CALL sys.wait_for_job(1::text)", "Unable to convert text to UUID", "22P02"),
+    ("CALL sys.wait_for_job(NULL)", "Unable to convert text to UUID", "22P02"),
+    ("ANALYZE parent (name, nosuch)", 'column "nosuch" of relation "parent" does not exist', "42703"),
+    ("ANALYZE parent (name, name)", 'column "name" of relation "parent" appears more than once', "42701"),
     ("CALL sys.wait_for_job((SELECT 'x'))", "cannot use subquery in CALL argument"),
     (
         "SELECT p.name, x.pid FROM parent p LEFT JOIN LATERAL (SELECT p.id AS pid FROM child AS k "

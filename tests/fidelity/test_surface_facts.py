@@ -19,6 +19,15 @@ QUERIES = [
         ),
     ),
     fact(
+        "pages",
+        "LIMIT, FETCH FIRST and OFFSET, together and each alone",
+        says("SELECT id FROM items ORDER BY id LIMIT 1", rows("1")),
+        says("SELECT id FROM items ORDER BY id OFFSET 1", rows("2", "3")),
+        says("SELECT id FROM items ORDER BY id OFFSET 1 ROWS FETCH FIRST ROW ONLY", rows("2")),
+        says("SELECT count(*) FROM (SELECT id FROM items OFFSET 1) AS later", rows("2")),
+        says("SELECT max(id), min(id) FROM items", rows(("3", "1"))),
+    ),
+    fact(
         "joins",
         "inner, left, right and full joins run",
         says("SELECT count(*) FROM items a JOIN items b USING (kind)", rows("5")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -93,6 +94,35 @@ def test_currval_and_lastval_are_the_sessions_own(one: Session, other: Session) 
     other.run("SELECT nextval('s')")
     assert one.run("SELECT currval('s'), lastval()").fetchone() == (1, 1)
     assert other.run("SELECT currval('s'), lastval()").fetchone() == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("statement", "sequence"),
+    [
+        ("SELECT last_value, is_called FROM s", "s"),
+        ("SELECT last_value FROM pg_sequences", "s"),
+        ("ALTER SEQUENCE s MAXVALUE 200000", "s"),
+        ("ALTER SEQUENCE s RENAME TO r", "r"),
+        ("ALTER SEQUENCE s RESTART WITH 500", "s"),
+        ("ALTER SEQUENCE s OWNED BY nosuch.id", "s"),
+    ],
+)
+def test_what_a_session_got_last_stays_when_the_sequence_is_read_or_altered(
+    one: Session, other: Session, statement: str, sequence: str
+) -> None:
+    """Either shows or changes the last value that anybody leased, which no session may take for its own."""
+    one.run("CREATE SEQUENCE s CACHE 65536")
+    one.run("SELECT nextval('s'), nextval('s')")
+    with contextlib.suppress(psycopg.errors.UndefinedTable):
+        other.run(statement)
+    for ask in (f"SELECT currval('{sequence}')", "SELECT lastval()"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            other.run(ask)
+    if sequence == "r":
+        one.run("ALTER SEQUENCE r RENAME TO s")
+    with contextlib.suppress(psycopg.errors.UndefinedTable):
+        one.run(statement)
+    assert one.run(f"SELECT currval('{sequence}'), lastval()").fetchone() == (2, 2)
 
 
 @pytest.mark.parametrize(

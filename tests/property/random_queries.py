@@ -301,8 +301,10 @@ class QueryGenerator:
         if rng.random() < 0.3:
             where += (" AND " if where else " WHERE ") + self._simple_condition(rng.choice(scope), scope)
         sql = f"SELECT * FROM {table.name}{where} ORDER BY {', '.join(f'{c}{direction}' for c in order)}"
-        sql += f" LIMIT {self.values.mark(BIGINT, str(rng.randint(0, 6)), fixed=True)}"
-        if rng.random() < 0.3:
+        limited = rng.random() < 0.9
+        if limited:
+            sql += f" LIMIT {self.values.mark(BIGINT, str(rng.randint(0, 6)), fixed=True)}"
+        if not limited or rng.random() < 0.3:
             sql += f" OFFSET {self.values.mark(BIGINT, str(rng.randint(0, 4)), fixed=True)}"
         return self.steps(sql, ordered=True, both=True)
 

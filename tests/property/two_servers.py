@@ -50,9 +50,11 @@ class Answer:
 
     def comparable(self, step: Step) -> tuple[Any, ...]:
         """Equal for equal answers."""
+        pipeline = (step, *step.then)
         if self.error is not None:
-            return ("error", self.error[0][:2]) if step.ambiguous else ("error", *self.error)
-        rows: Any = self.rows if step.ordered else Counter(self.rows)
+            ambiguous = any(each.ambiguous for each in pipeline)
+            return ("error", self.error[0][:2]) if ambiguous else ("error", *self.error)
+        rows: Any = self.rows if pipeline[-1].ordered else Counter(self.rows)
         return self.tag, self.columns, rows
 
 

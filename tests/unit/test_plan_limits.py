@@ -58,6 +58,19 @@ def test_the_count_may_be_a_parameter_and_an_offset_adds_to_it(storage: Stored) 
     assert loaded(plan, storage, b"what?", b"2", b"0") == EVERYTHING
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM users ORDER BY id OFFSET 1",
+        "SELECT * FROM users OFFSET 1 ROWS",
+        "SELECT * FROM (SELECT * FROM users ORDER BY id OFFSET 1) AS later",
+    ],
+)
+def test_an_offset_alone_wants_all_rows(storage: Stored, sql: str) -> None:
+    """PostgreSQL's plan of it is the one of ``max``: a Limit."""
+    assert loaded(plan_of(sql, limit(by("users_pkey"))), storage) == EVERYTHING
+
+
 def test_conditions_that_storage_applies_count(storage: Stored) -> None:
     sql = "SELECT * FROM users WHERE age = 21 ORDER BY id LIMIT 3"
     assert loaded(plan_of(sql, limit(by("users_pkey", Filter="(users.age = 21)"))), storage) == [1, 3, 5]

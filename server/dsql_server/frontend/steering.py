@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsql_server.catalog.answers import ANSWERED_PARAMETERS
-from dsql_server.catalog.state import quote_identifier, quote_literal
+from dsql_server.catalog.state import Table, quote_identifier, quote_literal
 from dsql_server.frontend.planning import Planning
 from dsql_server.frontend.statements import READ_ONLY_PARAMETER, READ_ONLY_PARAMETERS
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE
@@ -166,7 +166,8 @@ class Steering(Planning):
         return answer, self.services.jobs.plan(statement, pending)
 
     async def _call(self, statement: Statement, described: bool, values: Sequence[bytes | None], binary: bool) -> None:
-        if "sys.wait_for_job" not in statement.functions or len(statement.arguments) != 1:
+        arguments = statement.arguments
+        if "sys.wait_for_job" not in statement.functions or len(arguments) != 1 or arguments[0].is_unfit:
             raise await self._refused_by_engine(statement)
         completed = await self.services.jobs.wait_for_call(statement, values)
         if not described:
@@ -181,8 +182,12 @@ class Steering(Planning):
         if self._block == BLOCK:
             raise SqlError("25001", "ANALYZE cannot run inside a transaction block")
         tables = self.services.catalog.state.by_name
-        named = [tables.get(await self._look_up(schema, name)) for schema, name in statement.relations]
-        analyzed = [t for t in (named if statement.relations else tables.values()) if t is not None]
+        named = {relation: tables.get(await self._look_up(*relation)) for relation in statement.relations}
+        for relation, column in statement.columns:
+            table = named[relation]
+            if table is not None and (column not in table.by_name or statement.columns.count((relation, column)) > 1):
+                raise _unfit_column(table, column)
+        analyzed = [t for t in (named.values() if statement.relations else tables.values()) if t is not None]
         await self.services.jobs.note_analyzed([table for table in analyzed if not table.is_system])
         self._out.append(p.command_complete(statement.tag))
 
@@ -240,3 +245,10 @@ class Steering(Planning):
         ):
             return p.row_description([("job_id", p.TEXT_OID, -1)])
         return p.NO_DATA_MESSAGE
+
+
+def _unfit_column(table: Table, column: str) -> SqlError:
+    """Of a table that has no such column, or of one named twice."""
+    if column in table.by_name:
+        return SqlError("42701", f'column "{column}" of relation "{table.name}" appears more than once')
+    return SqlError("42703", f'column "{column}" of relation "{table.name}" does not exist')

@@ -131,7 +131,9 @@ async def run_definition(
         pending.mutations += renamed[1]
     if altered:
         kept = [s for s in altered if s.relation_id not in change.drops]
-        claims, mutations = await executor.sequences.altered(kept, {s.relation_id: s for s in change.sequences})
+        changed = {s.relation_id: s for s in change.sequences}
+        claims, mutations = await executor.sequences.altered(kept, changed)
+        await executor.sequences.put_back(changed, change.drops)
         pending.claims += claims
         pending.mutations += mutations
     return answer, pending

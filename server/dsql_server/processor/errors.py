@@ -37,6 +37,10 @@ class SqlError(Exception):
         )
 
 
+#: Of functions in a language that users can't write functions in.
+_OWN_CONTEXT = "PL/pgSQL function "
+
+
 class LimitExceeded(Exception):
     """Something is larger than Aurora DSQL allows."""
 
@@ -64,7 +68,7 @@ class EngineRefusal(SqlError):
         if offset and "P" in fields:
             position = b"P%d" % (int(fields["P"]) + offset)
             body = b"\x00".join(position if f[:1] == b"P" else f for f in body.split(b"\x00"))
-        if hide_context:
+        if hide_context or fields.get("W", "").startswith(_OWN_CONTEXT):
             kept = [f for f in body.split(b"\x00") if f and f[:1] not in (b"W", b"p", b"q")]
             body = b"\x00".join(kept) + b"\x00\x00"
         self.response = p.message(b"E", body)

@@ -25,6 +25,11 @@ RowCount = Callable[[Bound], "int | None"]
 LIMIT_MAX_ROWS = 100_000
 
 
+def limits_rows(select: Node) -> bool:
+    """Whether PostgreSQL plans a Limit for what a SELECT says: a LIMIT, an OFFSET or both."""
+    return select.limitCount is not None or select.limitOffset is not None
+
+
 def wanted_rows(select: Node, parameter_oids: Sequence[int]) -> RowCount | None:
     """How many rows a SELECT's LIMIT and OFFSET ask for together; None: no limit, or not a simple one."""
     if not is_a(select, ast.SelectStmt) or select.limitCount is None:

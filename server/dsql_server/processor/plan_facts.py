@@ -11,6 +11,7 @@ from pglast import ast, parser
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import LockMode
 from dsql_server.processor.engine_connection import EngineConnection
+from dsql_server.processor.limits import limits_rows
 from dsql_server.processor.parse_tree import is_a, walk
 from dsql_server.processor.row_locks import strongest_lock
 from dsql_server.processor.sequence_uses import HiddenUsers
@@ -155,7 +156,7 @@ def _read_definition(text: str) -> _Definition:
         if is_a(node, ast.FuncCall):
             functions.add(node.funcname[-1].sval)
         elif is_a(node, ast.SelectStmt):
-            has_limit = has_limit or node.limitCount is not None
+            has_limit = has_limit or limits_rows(node)
         elif is_a(node, ast.RangeVar):
             relations.add(node.relname)
             if node.alias is not None and node.alias.colnames:

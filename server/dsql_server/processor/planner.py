@@ -25,6 +25,7 @@ from dsql_server.processor.pushed_aggregates import Pushed, find_pushed_aggregat
 from dsql_server.processor.roles import PLANNER_ROLE
 from dsql_server.processor.row_locks import scanned_locks, strongest_lock
 from dsql_server.processor.sequence_uses import (
+    RECALLING_FUNCTIONS,
     SEQUENCE_FUNCTIONS,
     SEQUENCES_VIEW,
     sequence_uses,
@@ -144,7 +145,7 @@ class Planner:
 
     def may_read_tables(self, statement: Statement) -> bool:
         """Whether the statement can touch a stored table: it names a user's relation, or calls a user's function."""
-        if not statement.functions.isdisjoint(SEQUENCE_FUNCTIONS):
+        if not statement.functions.isdisjoint(SEQUENCE_FUNCTIONS | RECALLING_FUNCTIONS):
             return True
         is_stale = self._facts_version != self._catalog.version
         for schema, name in statement.relations:

@@ -21,6 +21,9 @@ _NEXTVAL = re.compile(r"\bnextval\(('(?:[^']|'')+')(?:::regclass)?\)")
 #: setval, by itself or as the function that stands for it.
 _SETS = re.compile(r"\b(?:engine_)?setval\(")
 _MENTIONS = re.compile("nextval|setval", re.IGNORECASE)
+#: Functions that say what a session got before. They take nothing, but have to be right whatever was done since.
+RECALLING_FUNCTIONS = frozenset({"currval", "lastval"})
+_RECALLS = re.compile("|".join(sorted(RECALLING_FUNCTIONS)), re.IGNORECASE)
 #: A column's modifier where its type is a domain.
 _UNKNOWN_MODIFIER = 0
 #: DEFAULT as a value may stand for a call of nextval.
@@ -92,7 +95,7 @@ async def sequence_uses(
     hidden = any(name in explained or name in sql for name in users.names)
     defaulted = defaulted_uses(state, sql, users) if _DEFAULTS.search(sql) else []
     if not hidden and not defaulted and not _MENTIONS.search(explained) and not _MENTIONS.search(sql):
-        return SequenceUses(shown=shown) if shown else None
+        return SequenceUses(shown=shown) if shown or _RECALLS.search(sql) or _RECALLS.search(explained) else None
     uses = named_uses(sql, plan)
     if hidden or uses.computed:
         return uses_of_any(state, shown)

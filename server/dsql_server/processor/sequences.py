@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple, Protocol
@@ -38,6 +38,7 @@ _EPOCH_BYTES = 4
 _STATE_SUFFIX = b"\xff" * _EPOCH_BYTES
 _TRANSACTION_ID_BYTES = 16
 _COUNTER = Struct("!q")
+_FORGET_CURRENT = "DISCARD SEQUENCES"
 _RECORDED = "pg_catalog.engine_setting('dsqlkit.setval', true)"
 
 
@@ -124,6 +125,8 @@ class SequenceBlocks:
         self._catalog = catalog
         self._version = -1
         self._blocks: dict[int, _Block] = {}
+        self._got: dict[int, int] = {}  #: by relation id, what currval has to answer in this session
+        self._shown: dict[int, Sequence] = {}  #: whose currval is their last leased value until it is put back
 
     # -- before a statement ------------------------------------------------------------------------------------
 
@@ -133,6 +136,7 @@ class SequenceBlocks:
             # A definition may have given the engine's sequences another state.
             self._blocks.clear()
             self._version = self._catalog.version
+        await self.put_back()
         if uses.shown:
             await self.show_current(list(uses.shown))
         for use in uses.taken:
@@ -183,11 +187,15 @@ class SequenceBlocks:
         """
         if uses.sets:
             await self._take_over_set_values()
-        if not uses.taken:
-            return
+        if uses.taken:
+            await self._settle_taken(uses)
+        await self.put_back()
+
+    async def _settle_taken(self, uses: SequenceUses) -> None:
         sequences = [use.sequence for use in uses.taken]
         for use, (_, _, current) in zip(uses.taken, await self._engine_states(sequences), strict=True):
             block = self._blocks.get(use.sequence.relation_id)
+            self._note_got(use.sequence, current)
             if block is None:
                 continue  # setval took it
             block.confirmed = True
@@ -245,7 +253,8 @@ class SequenceBlocks:
         await self._rows("SELECT pg_catalog.set_config('dsqlkit.setval', '', false)")
         names = {((r[1] or b"").decode(), (r[2] or b"").decode()) for r in recorded}
         sequences = [s for s in self._catalog.state.sequences.values() if (s.schema, s.name) in names]
-        for sequence, (last, called, _) in zip(sequences, await self._engine_states(sequences), strict=True):
+        for sequence, (last, called, current) in zip(sequences, await self._engine_states(sequences), strict=True):
+            self._note_got(sequence, current)
             self._blocks.pop(sequence.relation_id, None)
             await self._start_epoch(sequence, last, called)
 
@@ -277,6 +286,35 @@ class SequenceBlocks:
         for sequence in sequences:
             self._blocks.pop(sequence.relation_id, None)
             batch += self._set_engine(sequence, *self._current(sequence))
+        self._shown |= {sequence.relation_id: sequence for sequence in sequences}
+        await self._tell_engine(batch)
+
+    async def put_back(self, changed: Mapping[int, Sequence] | None = None, dropped: Container[int] = ()) -> None:
+        """Let currval and lastval answer again what this session got: giving a sequence a state has set them, too.
+
+        The state itself may go, as the sequences' next users set it anew. ``changed`` as in :meth:`altered`, and the
+        relation ids of the ``dropped``, for a definition that isn't in the catalog yet.
+        """
+        if not self._shown:
+            return
+        known = {**self._catalog.state.sequences, **(changed or {})}
+        sequences = {i: s for i, s in known.items() if i not in dropped}
+        got = [sequences[i] for i in self._shown if i in self._got and i in sequences]
+        self._shown.clear()
+        batch = b"".join(self._set_engine(s, self._got[s.relation_id], called=True) for s in got)
+        if not self._got:
+            # Without a value there is no currval either, which only forgetting all of them brings about.
+            name, parse = self._engine.connection.statement(_FORGET_CURRENT)
+            batch = parse + p.bind_statement(name) + p.EXECUTE_UNNAMED
+        await self._tell_engine(batch)
+
+    def _note_got(self, sequence: Sequence, current: int | None) -> None:
+        if current is not None:
+            self._got[sequence.relation_id] = current
+
+    async def _tell_engine(self, batch: bytes) -> None:
+        if not batch:
+            return
         answer = await self._engine.collect_as_loader(batch)
         if answer.error is not None:
             raise EngineRefusal(answer.error, hide_context=True)

@@ -13,6 +13,7 @@ from dsql_server.catalog.state import Column
 from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.parameters import binary_from_text
 from dsql_server.processor.conditions import INTEGERS, Constant, Parameter, constant_or_parameter, type_modifier
+from dsql_server.processor.limits import limits_rows
 from dsql_server.processor.operands import NO_MODIFIER, check_unchanged
 from dsql_server.processor.parse_tree import Node, is_a, parse_statement, walk
 
@@ -55,7 +56,7 @@ class Targets:
     #: aliases of tables that come with a list of column names
     renamed: set[str] = field(default_factory=set)
     statement: Node = None
-    #: some query in it has a LIMIT
+    #: some query in it has a LIMIT, or an OFFSET, which PostgreSQL's plans call a Limit too
     has_limit: bool = False
 
     def is_renamed(self, alias: str) -> bool:
@@ -68,7 +69,7 @@ def read_targets(sql: str) -> Targets:
     targets = Targets(statement=parse_statement(sql))
     for node in walk(targets.statement):
         if is_a(node, ast.SelectStmt):
-            targets.has_limit = targets.has_limit or node.limitCount is not None
+            targets.has_limit = targets.has_limit or limits_rows(node)
         elif is_a(node, ast.RangeVar):
             if node.alias is not None and node.alias.colnames:
                 targets.renamed.add(node.alias.aliasname)

@@ -232,7 +232,8 @@ def _command(found: Statement, parsed: Parsed, facts: Facts) -> Statement:
     if name == "ExplainStmt":
         return _explain(found, parsed, facts)
     if name == "VacuumStmt" and not node.get("is_vacuumcmd"):
-        return replace(found, kind=StatementKind.ANALYZE, refusals=tuple(facts.refusals))
+        columns = commands.analyzed_columns(node)
+        return replace(found, kind=StatementKind.ANALYZE, refusals=tuple(facts.refusals), columns=columns)
     if name not in _OTHER:
         return replace(found, refusals=(*commands.refuse_unsupported(name, node), *facts.refusals))
     kind, refuse = _OTHER[name]

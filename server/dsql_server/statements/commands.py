@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dsql_server.statements.model import CallArgument, Parameter, Refusal, TransactionModes
+from dsql_server.statements.model import CallArgument, Parameter, Refusal, RelationName, TransactionModes
 from dsql_server.statements.settings import (
     CONSTANT_PARAMETERS,
     READS_ONLY_NOTE,
@@ -12,9 +12,12 @@ from dsql_server.statements.settings import (
     refuse_encoding,
     refuse_parameter,
 )
-from dsql_server.statements.tree import Node, constant
+from dsql_server.statements.tree import Node, constant, relation_name, strings
 
 ISOLATION_LEVEL = "repeatable read"
+JOB_ARGUMENT = "job_id"  #: of sys.wait_for_job
+#: Constants that are text, or become it.
+_TEXTS = frozenset({"sval", "isnull"})
 
 _TRANSACTION_REFUSED = {
     "TRANS_STMT_SAVEPOINT": "SAVEPOINT",
@@ -144,15 +147,25 @@ def call_arguments(node: Node) -> tuple[CallArgument, ...]:
 
 
 def _call_argument(node: Node) -> CallArgument | None:
+    is_unfit = False
     if "NamedArgExpr" in node:
+        is_unfit = node["NamedArgExpr"]["name"] != JOB_ARGUMENT
         node = node["NamedArgExpr"]["arg"]
+    is_cast = "TypeCast" in node
     while "TypeCast" in node:
         node = node["TypeCast"]["arg"]
     if "ParamRef" in node:
-        return CallArgument(parameter=node["ParamRef"]["number"])
+        return CallArgument(parameter=node["ParamRef"]["number"], is_unfit=is_unfit)
     if "A_Const" in node:
-        return CallArgument(constant(node))
+        is_text = is_cast or not _TEXTS.isdisjoint(node["A_Const"])
+        return CallArgument(constant(node), is_unfit=is_unfit or not is_text)
     return None
+
+
+def analyzed_columns(node: Node) -> tuple[tuple[RelationName, str], ...]:
+    """The columns that ANALYZE names, each with its table."""
+    relations = [wrapped["VacuumRelation"] for wrapped in node.get("rels", ())]
+    return tuple((relation_name(r["relation"]), column) for r in relations for column in strings(r.get("va_cols")))
 
 
 def _node_types(node: Node) -> set[str]:

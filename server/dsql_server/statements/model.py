@@ -140,6 +140,7 @@ class CallArgument:
 
     text: str | None = None  #: of a constant; None for NULL and for a parameter
     parameter: int | None = None  #: the n of $n
+    is_unfit: bool = False  #: no text, or under a name that the procedure has no argument of
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ class Statement:
     parameter: Parameter | None = None
     definition: Definition | None = None
     arguments: tuple[CallArgument, ...] = ()  #: of CALL
+    columns: tuple[tuple[RelationName, str], ...] = ()  #: of ANALYZE, each with its table
     explained: Statement | None = None  #: the statement of an EXPLAIN
     options: frozenset[str] = frozenset()  #: options of EXPLAIN that are on, e.g. "analyze"
 
