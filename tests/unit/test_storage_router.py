@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dsql_server import compiled
 from dsql_server.encoding import keys, rows
 from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces import commit_path
@@ -277,3 +278,42 @@ def test_a_map_is_ordered_and_survives_as_bytes() -> None:
 def test_a_map_of_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format 99"):
         RangeMap.load(RangeMap(1).dump().replace(b'"format": 1', b'"format": 99'))
+
+
+def python_get(router: StorageRouter, key: bytes, t: int) -> bytes | type[SnapshotTooOld] | None:
+    """What the method says, whatever is compiled."""
+    try:
+        return StorageRouter.get(router, key, t)
+    except SnapshotTooOld:
+        return SnapshotTooOld
+
+
+def current_get(router: StorageRouter, key: bytes, t: int) -> bytes | type[SnapshotTooOld] | None:
+    try:
+        return router.get(key, t)
+    except SnapshotTooOld:
+        return SnapshotTooOld
+
+
+@pytest.mark.skipif(compiled.storage is None, reason="this installation has no extension modules to compare")
+def test_single_keys_are_read_alike_by_the_compiled_reader(router: StorageRouter) -> None:
+    seeded = random.Random(11)
+    written: list[bytes] = []
+    for at in range(60):
+        mutations = [uuid_row(seeded) for _ in range(seeded.choice([1, 3, 300] if at % 20 == 9 else [1, 3]))]
+        mutations += [
+            Mutation(key, seeded.choice([None, b"v%d" % at, b"long" * 300])) for key in dict.fromkeys(written[-3:])
+        ]
+        written += [seeded.choice(mutations).key]
+        commit(router, T + 10 * at, *mutations)
+    first = BY_NUMBER.from_row(numbered_row(5).value or b"")
+    prolonged = [key + b"\0" for key in written[:5]] + [key[:-1] for key in written[:5]]
+    others = [BY_UUID.prefix, BY_UUID.prefix_end, first, *prolonged]
+    for horizon in (0, T + 200):
+        if horizon:
+            router.collect_garbage(horizon, 10_000)
+        for key in [*written, *others]:
+            for t in (T - 1, T + 200, T + 10 * seeded.randrange(60), T + 10_000):
+                assert current_get(router, key, t) == python_get(router, key, t), (key, t - T)
+    with pytest.raises(OverflowError):
+        router.get(first, -1)

@@ -194,6 +194,62 @@ def remembered(dict newest not None, keys, t):
     return values, unknown
 
 
+cdef class PointReader:
+    """See dsql_server.storage.router.StorageRouter.get, and that of its nodes."""
+
+    cdef dict newest
+    cdef list starts, shards, nodes
+    cdef object get
+
+    def __cinit__(self, dict newest not None, list starts not None, list shards not None, list nodes not None, get):
+        """What the router goes by, which it changes in place; ``get`` is its own: it reads what isn't plain."""
+        self.newest = newest
+        self.starts = starts
+        self.shards = shards
+        self.nodes = nodes
+        self.get = get
+
+    def __call__(self, bytes key not None, t):
+        cdef const char* data = PyBytes_AS_STRING(key)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(key), low = 0, high = len(self.starts), middle
+        cdef uint64_t at = t, inverted = ~at
+        cdef bytes start, wanted, stored
+        cdef uint8_t* to
+        # The last shard that doesn't start behind the key.
+        while low < high:
+            middle = (low + high) >> 1
+            start = self.starts[middle]
+            if compare(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start), data, size) > 0:
+                high = middle
+            else:
+                low = middle + 1
+        if low == 0 or size < 4 or len(self.shards) != len(self.starts):
+            return self.get(key, t)
+        start = self.starts[low - 1]
+        if PyBytes_GET_SIZE(start) < 4 or memcmp(PyBytes_AS_STRING(start), data, 4):
+            return self.get(key, t)  # the first key of its relation
+        node = self.nodes[self.shards[low - 1].node]
+        cursor = node._cursor
+        if cursor is None or at < <uint64_t>node._horizon:
+            return self.get(key, t)
+        node._gets += 1
+        found = self.newest.get(key)
+        if found is not None and found[0] <= t:
+            return found[1]
+        wanted = PyBytes_FromStringAndSize(NULL, size + 8)
+        to = <uint8_t*>PyBytes_AS_STRING(wanted)
+        memcpy(to, data, size)
+        put64(to + size, <int64_t>inverted)
+        cursor.seek(wanted)
+        if not cursor.valid():
+            cursor.status()
+            return None
+        if not is_version_of(cursor.key(), key):
+            return None
+        stored = cursor.value()
+        return value_of(stored)
+
+
 def visible_run(
     entries,
     pending,

@@ -21,23 +21,24 @@ class RecentVersions:
     Nodes may share it: each notes keys of its own.
     """
 
-    __slots__ = ("_newest", "find")
+    __slots__ = ("find", "newest")
 
     def __init__(self) -> None:
-        self._newest: dict[bytes, tuple[Timestamp, bytes | None]] = {}
-        #: T_commit and value (None: deleted) of a key's newest version; None where it isn't remembered
-        self.find = self._newest.get
+        #: T_commit and value (None: deleted) by key; it stays the same object
+        self.newest: dict[bytes, tuple[Timestamp, bytes | None]] = {}
+        #: the same of one key; None where it isn't remembered
+        self.find = self.newest.get
 
     def values(self, keys: Sequence[bytes], t: Timestamp) -> tuple[list[bytes | None], list[int]]:
         """The values as of ``t``, in the keys' order, and the places of those that aren't known here."""
-        return _values(self._newest, keys, t)
+        return _values(self.newest, keys, t)
 
     def note(self, batch: Sequence[tuple[Timestamp, Sequence[Mutation]]], applied_up_to: Timestamp) -> None:
         """Take in transactions that were applied, in order of T_commit.
 
         ``applied_up_to``: the greatest T_commit before. What isn't newer is applied again, perhaps behind a newer one.
         """
-        newest = self._newest
+        newest = self.newest
         for t, mutations in batch:
             if len(mutations) > MUTATIONS_MAX:
                 newest.clear()

@@ -102,6 +102,9 @@ class StorageRouter:
         self._cut_ahead: tuple[Sequence[Mutation], list[tuple[int, list[Mutation]]]] | None = None
         # The map changes these in place; the hot paths hold on to them.
         self._starts, self._shards, self._relations = self._map.starts, self._map.shards, self._map.relations
+        if compiled.storage is not None:
+            point_reader = compiled.storage.PointReader
+            self.get = point_reader(self._recent.newest, self._starts, self._shards, self.nodes, self.get)  # type: ignore[method-assign]
 
     def _load_map(self, nodes: int) -> RangeMap:
         dumped = self.nodes[0].get_note(_MAP_NOTE)
