@@ -56,7 +56,7 @@ class AtOnce(DirectAnswers):
                 block.settle()
                 self.services.planner.direct_inserts += 1
                 return True
-        elif self._read_at_once(data):
+        elif data[0] != p.QUERY and self._read_at_once(data):
             return True
         if self._engine_unsynced or self._settings_in_transaction or self._sync_in_copy:
             return False
