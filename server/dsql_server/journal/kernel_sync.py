@@ -140,8 +140,8 @@ class KernelSync:
         self._take(done)
 
     def _events_now(self, at_least: int, wait_ns: int | None) -> list[tuple[int, int]]:
-        """Slots and results of syncs that are done; waits for ``at_least``, up to ``wait_ns`` (None: for ever), or until
-        a signal comes."""
+        """Slots and results of syncs that are done; waits for ``at_least``, up to ``wait_ns`` (None: for ever), or for
+        a signal."""
         try:
             if compiled.journal is None:
                 timeout = None if wait_ns is None else ctypes.byref(_Time(0, wait_ns))
