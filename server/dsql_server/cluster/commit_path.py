@@ -243,9 +243,10 @@ class EmbeddedCommitPath:
             if len(self._waiting) == 1 and request[5] is None:
                 # While the record is on its way to the disks, and nothing else is to be done.
                 copies = self._copies[number]
-                copies.give_way()
-                self._router.prepare(self._adjudicators[number].last_commit, request[4], copies.give_way)
-                copies.wait_briefly()
+                if copies.give_way():
+                    return
+                if not self._router.prepare(self._adjudicators[number].last_commit, request[4], copies.give_way):
+                    copies.wait_briefly()
 
     def _final(self, request: CommitRequest) -> int:
         """Which of the adjudicators that own the claims is to decide."""

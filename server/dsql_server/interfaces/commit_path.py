@@ -145,10 +145,11 @@ class StorageRouter(Protocol):
 
     def appliers(self) -> Sequence[StorageApplier]: ...
 
-    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], pause: Callable[[], None]) -> None:
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], is_over: Callable[[], bool]) -> bool:
         """A transaction is about to commit at ``t``: do what can be done of :meth:`split` and ``apply_batch``.
 
-        ``pause`` is to be called every ten microseconds or so.
+        ``is_over`` is to be asked every ten microseconds or so: if it says True, nothing more is to be done, and it is
+        to be said, too.
         """
         ...
 

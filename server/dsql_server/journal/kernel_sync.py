@@ -25,8 +25,6 @@ _FLAG_EVENTFD = 1  #: IOCB_FLAG_RESFD
 SYNCS_MAX = 16
 #: Copies are synced in pairs: where one is done, how long to wait for the other before others have a turn, in ns.
 PAIR_WAIT_NS = 30_000
-#: How long :meth:`KernelSync.wait_briefly` waits, in ns: for a fast disk.
-BRIEF_WAIT_NS = 200_000
 
 #: struct iocb: data, key, rw_flags, opcode, priority, descriptor, buffer, bytes, offset, reserved, flags, eventfd.
 _CONTROL_BLOCK = Struct("<QIIHhIQQqQII")
@@ -113,11 +111,16 @@ class KernelSync:
         self._take(self._events_now(1, None))
         return True
 
-    def wait_briefly(self) -> None:
-        """Call back for what is done within ``BRIEF_WAIT_NS``: where nobody else waits for the event loop, it needs
-        no turn of its own for that."""
-        if self._callbacks:
-            self._take(self._events_now(len(self._callbacks), BRIEF_WAIT_NS))
+    def take_all(self, wait_ns: int = 0) -> bool:
+        """Call back for what is done within ``wait_ns``: where nobody else waits for the event loop, that needs no turn
+        of its own. Says whether that was all that was under way."""
+        under_way = len(self._callbacks)
+        if under_way:
+            done = self._events_now(under_way, wait_ns)
+            if done:
+                self._take(done)
+            return len(done) == under_way
+        return False
 
     def close(self) -> None:
         """Let what is under way end unheard, and give everything back to the kernel."""

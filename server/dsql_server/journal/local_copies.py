@@ -26,6 +26,8 @@ from dsql_server.journal.segments import (
 
 #: Records that two copies don't have after this long are the third copy's to save: one of the two stalls.
 STALL_S = 0.01
+#: How long a record of the only session is waited for where it was written, in ns: as fast as a disk may be.
+BRIEF_WAIT_NS = 200_000
 #: Otherwise the third copy gathers records for this many times as long and writes them as one: a sync costs the
 #: processor as much for one record as for all of them.
 FOLLOW_STALLS_MAX = 5
@@ -109,7 +111,8 @@ class LocalCopies:
         self._put_first(write)
         self._put_second(write)
         self._submit()
-        self.give_way()
+        if self.gives_way:
+            os.sched_yield()
         self._offset += len(data)
         self._sequence = sequence
         if self._follower is None:
@@ -153,19 +156,22 @@ class LocalCopies:
             self._preparing.join()
         self._on_progress()
 
-    def give_way(self) -> None:
-        """Whoever works on while a record is being synced should call it every ten microseconds or so.
+    def give_way(self) -> bool:
+        """Whoever works on while a record is being synced should call it every ten microseconds or so, and stop when it
+        says True: what was being synced is durable then, and that has been told.
 
         A sync is a write and a flush. The kernel's worker that waits for the one to begin the other runs on the same
         processor as the event loop, and would wait for that, too.
         """
-        if self.gives_way:
-            os.sched_yield()
+        if not self.gives_way or self._kernel is None:
+            return False
+        os.sched_yield()
+        return self._kernel.take_all()
 
     def wait_briefly(self) -> None:
         """Take in what becomes durable in a moment, if nobody else waits for the event loop."""
         if self.gives_way and self._kernel is not None:
-            self._kernel.wait_briefly()
+            self._kernel.take_all(BRIEF_WAIT_NS)
 
     def metrics(self) -> list[dict[str, object]]:
         """One row for each copy: where it is, how many syncs it did, how far it is, what made it fail."""

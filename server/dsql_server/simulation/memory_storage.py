@@ -115,8 +115,9 @@ class MemoryRouter:
     def appliers(self) -> list[MemoryNode]:
         return self.nodes
 
-    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], pause: Callable[[], None]) -> None:
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], is_over: Callable[[], bool]) -> bool:
         """Nothing is worth preparing in memory."""
+        return is_over()
 
     def split(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
         parts: dict[int, list[Mutation]] = {}

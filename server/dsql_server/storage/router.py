@@ -273,17 +273,19 @@ class StorageRouter:
             return ahead[1]
         return self._cut(mutations)
 
-    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], pause: Callable[[], None]) -> None:
+    def prepare(self, t: Timestamp, mutations: Sequence[Mutation], is_over: Callable[[], bool]) -> bool:
         """Do now what :meth:`split` and the nodes will do for a transaction that commits at ``t``: there is time while
         its record is on its way to the disk. Only the last one is kept, and nobody sees anything of it.
 
-        ``pause`` is called every now and then.
+        ``is_over`` is asked every now and then whether it is on its way no more: that is said, too.
         """
         parts = self._cut(mutations)
         self._cut_ahead = mutations, parts
         for index, part in parts:
-            pause()
+            if is_over():
+                return True
             self.nodes[index].prepare(t, part)
+        return is_over()
 
     def _cut(self, mutations: Sequence[Mutation]) -> list[tuple[int, list[Mutation]]]:
         full: list[Shard] = []
