@@ -258,6 +258,68 @@ def test_own_claims_are_held_while_votes_are_out() -> None:
     assert type(bench.commit((OURS[1], UPDATE))) is Committed
 
 
+class Both:
+    """Two adjudicators and their journals in one process, which vote by messages or by calls."""
+
+    def __init__(self, by_calls: bool) -> None:
+        self.bench = Bench(2)
+        self.queue: list[tuple[str, str, Any]] = []
+        self.outcomes: list[Any] = []
+        self.held = 0
+        self.bench.send = lambda sender, receiver, message: self.queue.append((sender, receiver, message))  # type: ignore[method-assign]
+        recovered = Recovered(1, 0, 7, START - 400 * SECOND)
+        self.actors = [Adjudicator(i, ["a0", "a1"], f"j{i}", self.bench, MAP, recovered) for i in range(2)]
+        if by_calls:
+            for actor, other in zip(self.actors, reversed(self.actors), strict=True):
+                actor.neighbours = {other.address: other.vote}
+
+    def commit(self, request: CommitRequest, final: int) -> Any:
+        self.queue.append(("client", f"a{final}", request))
+        while self.queue:
+            sender, receiver, message = self.queue.pop(0)
+            if receiver == "client":
+                self.outcomes.append(message)
+            elif receiver.startswith("j"):
+                self.queue.append((receiver, sender, Appended(message.epoch, message.expected_sequence)))
+            else:
+                self.actors[int(receiver[1])].handlers[type(message)](sender, message)
+        return self.outcomes[-1]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(st.sampled_from(OURS[:3] + THEIRS[:3]), st.sampled_from(LockMode)), min_size=1, max_size=4
+            ),
+            st.integers(0, 9),
+            st.integers(0, 1),
+            st.sampled_from([7, 7, 7, 8, CATALOG_ANY]),
+        ),
+        max_size=12,
+    )
+)
+def test_votes_by_calls_decide_as_votes_by_messages(steps: list[tuple[Any, int, int, int]]) -> None:
+    both = [Both(by_calls) for by_calls in (False, True)]
+    starts = [[START], [START]]
+    for number, (claims, began_behind, final, version) in enumerate(steps):
+        found = []
+        for side, bench in enumerate(both):
+            t_start = starts[side][max(0, len(starts[side]) - 1 - began_behind)]
+            keys = tuple(Claim(key, int(mode)) for key, mode in claims)
+            request = CommitRequest(number.to_bytes(16, "big"), t_start, version, keys, ())
+            outcome = bench.commit(request, final)
+            if isinstance(outcome, Committed):
+                starts[side].append(outcome.t_commit)
+                found.append(Committed(outcome.transaction_id, 0))
+            else:
+                found.append(outcome)
+            assert all(actor.metrics()["holds"] == 0 for actor in bench.actors), "nothing is held behind a decision"
+        assert found[0] == found[1]
+    figures = [[actor.metrics() for actor in bench.actors] for bench in both]
+    assert figures[0] == figures[1]
+
+
 def test_votes_that_never_come_end_in_a_refusal() -> None:
     bench = Bench(adjudicators=2)
     request = bench.request((OURS[0], UPDATE), (THEIRS[0], UPDATE))

@@ -16,7 +16,7 @@ Why that is safe:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -124,6 +124,8 @@ class Adjudicator:
         self._outcomes = Outcomes(
             self.address, addresses, journal, environment, appender, self._undecided, self._refuse, recovered.inherited
         )
+        #: The other adjudicators, where all are in one process: what to ask for their votes, by address.
+        self.neighbours: dict[str, Callable[[str, Hold], Vote | Conflict | Unavailable | None]] = {}
         self._failure = ""
         self._inherited_floor = recovered.floor if recovered.inherited else 0
         self.committed = 0
@@ -248,6 +250,9 @@ class Adjudicator:
         self, request: CommitRequest, client: str, own: tuple[Claim, ...], others: dict[int, list[Claim]]
     ) -> None:
         self.cross_shard += 1
+        if self.neighbours:
+            self._ask_neighbours(request, client, own, others)
+            return
         transaction_id, t_start, catalog_version, _, _, catalog_change = request
         me = self.address
         bound = self._now()[1] + HOLD_MAX_NS
@@ -261,6 +266,27 @@ class Adjudicator:
         for voter, part in zip(voters, others.values(), strict=True):
             hold = Hold(transaction_id, t_start, catalog_version, tuple(part), catalog_change is not None)
             self._send(me, voter, hold)
+
+    def _ask_neighbours(
+        self, request: CommitRequest, client: str, own: tuple[Claim, ...], others: dict[int, list[Claim]]
+    ) -> None:
+        """All votes at once. Nothing comes between them and the decision, so our own part needs no hold."""
+        transaction_id, t_start, catalog_version, _, _, catalog_change = request
+        not_before, not_after = t_start, self._now()[1] + HOLD_MAX_NS
+        voters: list[str] = []
+        for shard, part in others.items():
+            voter = self._addresses[shard]
+            voters.append(voter)
+            hold = Hold(transaction_id, t_start, catalog_version, tuple(part), catalog_change is not None)
+            answer = self.neighbours[voter](self.address, hold)
+            assert answer is not None, "a transaction is voted on once"
+            if not isinstance(answer, Vote):
+                self._refuse(client, answer)
+                self._release(transaction_id, 0, voters)
+                return
+            not_before = max(not_before, answer.not_before)
+            not_after = min(not_after, answer.not_after)
+        self._decide(request, client, own, voters, not_before, not_after)
 
     def _on_vote(self, sender: str, vote: Vote) -> None:
         transaction_id, not_before, not_after = vote
@@ -279,22 +305,38 @@ class Adjudicator:
         del self._undecided[transaction_id]
         self._holds.release(transaction_id)
         self._drop_catalog_hold(transaction_id)
-        version = request.catalog_version
-        t_commit = self._next_t(max(undecided.not_before, request.t_start))
+        not_before = max(undecided.not_before, request.t_start)
+        self._decide(request, undecided.client, undecided.own, undecided.voters, not_before, undecided.not_after)
+
+    def _decide(
+        self,
+        request: CommitRequest,
+        client: str,
+        own: tuple[Claim, ...],
+        voters: Sequence[str],
+        not_before: Timestamp,
+        not_after: Timestamp,
+    ) -> None:
+        """Commit above ``not_before`` and at or below ``not_after``, or refuse; the voters are told."""
+        transaction_id, version = request.transaction_id, request.catalog_version
+        t_commit = self._next_t(not_before)
         refusal: Conflict | Unavailable | None = None
         if version != CATALOG_ANY and (version != self.catalog_version or self._catalog_hold is not None):
             refusal = Conflict(transaction_id, _SCHEMA, b"")
-        elif t_commit > undecided.not_after:
+        elif t_commit > not_after:
             refusal = Unavailable(transaction_id, "the votes came too late")
         elif self._failure:
             refusal = Unavailable(transaction_id, self._failure)
         if refusal is None:
-            self._commit(request, undecided.client, undecided.own, t_commit)
+            self._commit(request, client, own, t_commit)
         else:
             t_commit = 0
-            self._refuse(undecided.client, refusal)
+            self._refuse(client, refusal)
+        self._release(transaction_id, t_commit, voters)
+
+    def _release(self, transaction_id: bytes, t_commit: Timestamp, voters: Sequence[str]) -> None:
         release = Release(transaction_id, t_commit)
-        for voter in undecided.voters:
+        for voter in voters:
             self._send(self.address, voter, release)
 
     def _on_vote_refused(self, sender: str, refusal: Conflict | Unavailable) -> None:
@@ -308,8 +350,7 @@ class Adjudicator:
         self._holds.release(transaction_id)
         self._drop_catalog_hold(transaction_id)
         self._refuse(undecided.client, refusal)
-        for voter in undecided.voters:
-            self._send(self.address, voter, Release(transaction_id, 0))
+        self._release(transaction_id, 0, undecided.voters)
 
     def _drop_catalog_hold(self, transaction_id: bytes) -> None:
         if self._catalog_hold == transaction_id:
@@ -318,18 +359,23 @@ class Adjudicator:
     # -- as a voter ---------------------------------------------------------------------------------------------------
 
     def _on_hold(self, sender: str, hold: Hold) -> None:
+        answer = self.vote(sender, hold)
+        if answer is not None:
+            self._send(self.address, sender, answer)
+
+    def vote(self, final: str, hold: Hold) -> Vote | Conflict | Unavailable | None:
+        """Keep the claims free until ``final`` has decided, or say why not; None: that was answered before."""
         transaction_id, t_start, catalog_version, claims, changes_catalog = hold
         if transaction_id in self._outcomes or transaction_id in self._holds:
-            return  # repeated; the first one has been answered
+            return None
         refusal = self._refusal(transaction_id, t_start, catalog_version, claims)
         if refusal is not None:
-            self._send(self.address, sender, refusal)
-            return
+            return refusal
         not_after = self._now()[1] + HOLD_MAX_NS
-        self._holds.hold(transaction_id, claims, sender, not_after)
+        self._holds.hold(transaction_id, claims, final, not_after)
         if changes_catalog:
             self._catalog_hold = transaction_id
-        self._send(self.address, sender, Vote(transaction_id, self._floor, not_after))
+        return Vote(transaction_id, self._floor, not_after)
 
     def _on_release(self, sender: str, release: Release) -> None:
         transaction_id, t_commit = release

@@ -162,6 +162,8 @@ class EmbeddedCommitPath:
             )
             for i, name in enumerate(names)
         ]
+        for adjudicator in self._adjudicators:
+            adjudicator.neighbours = {a.address: a.vote for a in self._adjudicators if a is not adjudicator}
         self._crossbar = Crossbar(
             "crossbar",
             mailbox,
@@ -256,6 +258,8 @@ class EmbeddedCommitPath:
             return 0
         owner = self._shard_map.owner
         first = owner(claims[0][0])
+        if len(self._waiting) == 1:
+            return first
         busy = [number for number, adjudicator in enumerate(self._adjudicators) if adjudicator.busy]
         if busy and first not in busy:
             # The journals share a disk, and answers come in order of time: one group commit beats two at once.
@@ -304,7 +308,7 @@ class EmbeddedCommitPath:
     def _on_committed(self, sender: str, message: Committed) -> None:
         t_commit, transaction_id = message.t_commit, message.transaction_id
         # If no record is on its way, only calls stand between this one and storage: begin() waits for them instead.
-        early = not any(adjudicator.busy for adjudicator in self._adjudicators)
+        early = len(self._waiting) == 1 or not any(adjudicator.busy for adjudicator in self._adjudicators)
         self._durable.append(_Durable(t_commit, transaction_id, early))
         if early:
             self._answered = max(self._answered, t_commit)
