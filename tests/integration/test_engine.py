@@ -213,7 +213,8 @@ def test_engine_of_a_killed_server_ends_and_is_cleared_away(open_directory: Path
         server.kill()
     wait_for_end(engine)
     left = Path(directory.strip())
-    assert left.is_dir()
+    # A temporary one may have been cleared away already: by whatever engine another test has started meanwhile.
+    assert temporary or left.is_dir()
 
     async def use(instance: EngineInstance) -> None:
         assert temporary == (not left.exists())
