@@ -314,7 +314,8 @@ def test_sums_are_exact_where_their_parts_overflow(node: StorageNode) -> None:
 def test_an_aggregate_lets_others_work_in_between(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
     relation = next(relation_ids)
     row = packed((1, None, None, None, None, 1))
-    for some in (range(100), range(100, 200)):  # too few to be packed
+    for first in range(0, 200, 20):  # too few to be packed
+        some = range(first, first + 20)
         node.apply_batch([(T, [Mutation(keys.literal_key(relation, bytes([n])), row) for n in some])], {})
     monkeypatch.setattr(aggregation, "BLOCK_ENTRIES", 4)
     monkeypatch.setattr(entries, "PIECE_ENTRIES", 4)

@@ -22,7 +22,7 @@ CACHE_BYTES = 1 << 20
 T = 1_790_000_000_000_000_000
 TABLE, INDEX = 1000, 1001
 SUM = (Aggregate("count", None, 0), Aggregate("sum", 0, oid.INT8))
-MANY = PACK_ROWS_MIN
+MANY = 4 * PACK_ROWS_MIN
 
 
 @pytest.fixture
@@ -130,6 +130,28 @@ def test_a_worn_out_slot_is_given_up_with_its_layers(node: StorageNode, monkeypa
     node.close()
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_slot_that_grows_at_its_end_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reopened: bool
+) -> None:
+    monkeypatch.setattr(layered_rows, "CLOSED_BYTES_MIN", 10_000)
+    node = StorageNode(tmp_path / "reopened", CACHE_BYTES)
+    numbers = list(range(40 * MANY))
+    for t, first in enumerate(range(0, len(numbers), 2 * MANY)):
+        some = numbers[first : first + 2 * MANY]
+        for part in (some[::2], some[1::2]):  # two that insert at the end at the same time
+            write(node, t, ((b"%06d" % number, 1) for number in part))
+        if reopened:
+            node.close()
+            node = StorageNode(tmp_path / "reopened", CACHE_BYTES)
+    assert len(slots(node)) > 5
+    single = entries_read(monkeypatch)
+    assert totals(node, 100) == [len(numbers)] * 2
+    assert totals(node, 3) == [8 * MANY] * 2
+    assert sum(single) == 0
+    node.close()
+
+
 def test_a_range_with_many_rows_is_not_cut_into_slots(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layered_rows, "BEGIN_ENTRIES_MAX", 20)
     names = fill(node)
@@ -182,7 +204,9 @@ def sized_transaction(rng: random.Random, known: list[bytes]) -> dict[bytes, int
 def test_every_snapshot_is_what_a_model_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = random.Random(seed)
     monkeypatch.setattr(layered_rows, "THIN_LAYERS_MAX", rng.choice((4, 256)))
-    monkeypatch.setattr(layered_rows, "LAYER_ROWS", rng.choice((5, 20, 94)))
+    monkeypatch.setattr(layered_rows, "LAYER_ROWS", rng.choice((5, 94)))
+    monkeypatch.setattr(layered_rows, "LAYER_ROWS_MIN", rng.choice((4, 16)))
+    monkeypatch.setattr(layered_rows, "CLOSED_BYTES_MIN", rng.choice((1000, 1 << 20)))
     node = StorageNode(tmp_path / "node", CACHE_BYTES)
     states: list[dict[bytes, int]] = []
     current: dict[bytes, int] = {}

@@ -78,6 +78,19 @@ def test_appended_rows_are_read_as_packs_without_a_gap(node: StorageNode, monkey
     assert sum(single) == 0
 
 
+def test_small_packs_grow(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = 2 * PACK_ROWS_MIN
+    for t in range(40):
+        insert(node, t, range(t * step, t * step + step))
+    assert len(packed(node)) <= 40 * step / packed_rows.GROWN_ROWS_MAX + 1 and sum(packed(node)) == 40 * step
+    single = entries_read(node, monkeypatch)
+    assert totals(node, 39) == [40 * step, sum(range(40 * step))]
+    assert sum(single) == 0
+    assert totals(node, 20)[0] == 21 * step
+    node.apply_batch([(T + 50, [Mutation(row(3).key, None)])], {})
+    assert totals(node, 50)[0] == 40 * step - 1
+
+
 def test_packs_are_there_after_a_start(directory: Path) -> None:
     node = StorageNode(directory, CACHE_BYTES)
     insert(node, 0, range(1000))
@@ -179,8 +192,8 @@ def test_packs_are_read_within_limits(node: StorageNode, monkeypatch: pytest.Mon
 def test_one_by_one_reads_stop_at_their_bytes(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "RUN_BYTES_MAX", 100)
     monkeypatch.setattr(entries, "PIECE_ENTRIES", 8)
-    for first in range(0, 300, 100):
-        insert(node, 0, range(first, first + 100))
+    for first in range(0, 300, PACK_ROWS_MIN - 2):
+        insert(node, 0, range(first, min(first + PACK_ROWS_MIN - 2, 300)))
     single = entries_read(node, monkeypatch)
     assert totals(node, 0) == [300, sum(range(300))]
     assert sum(single) == 300 and max(single) < 20

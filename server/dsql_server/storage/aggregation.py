@@ -82,21 +82,20 @@ class Aggregator:
         t = request.t
         known = self._cache.around(position)
         if known is not None:
-            if known.start == position and known.end <= end:
-                if known.holds_at(t):
-                    return known, True
-                if t >= known.since:
-                    layered = self._layered(position, known.end, t)
-                    again = layered or self._read(rows, position, known.end, t, is_whole=True)
-                    self._cache.put(again)
-                    return again, False
-            return self._read(rows, position, min(known.end, end), t, is_whole=True), False
+            is_wanted = known.start == position and known.end <= end
+            if is_wanted and known.holds_at(t):
+                return known, True
+            limit = min(known.end, end)
+            block = self._layered(position, limit, t) or self._read(rows, position, limit, t, is_whole=True)
+            if is_wanted and t >= known.since:
+                self._cache.put(block)
+            return block, False
         limit = min(end, self._cache.next_start(position) or end)
-        block = self._packed(position, limit, t) or self._layered(position, limit, t)
-        if block is None:
+        kept = self._packed(position, limit, t) or self._layered(position, limit, t)
+        if kept is None:
             behind = (self._packs.next_low(position), self._packs.layers.next_low(position))
             limit = min([limit, *(low for low in behind if low is not None)])
-            block = self._read(rows, position, limit, t, is_whole=False)
+        block = kept or self._read(rows, position, limit, t, is_whole=False)
         if len(block.batch) >= CACHED_ROWS_MIN or position != request.start:
             self._cache.put(block)
         return block, False

@@ -25,14 +25,19 @@ from dsql_server.storage.range_map import FIRST_SPLITS
 
 VERSION_BYTES = 8
 TIMESTAMP_MAX = 2**64 - 1
-#: Slots are cut so that the transaction with which they begin has about so many rows in each.
+#: A range is cut into so many slots, or more: the transaction with which they begin has about so many rows in each.
+SLOTS_WANTED = 8
 LAYER_ROWS = 94
+#: But into fewer, if it had less than so many.
+LAYER_ROWS_MIN = 16
 #: A range that has more versions is not cut into slots any more: they would all have to be read.
 BEGIN_ENTRIES_MAX = 8192
 #: A slot may have so many layers whatever they hold; with more, each has to have so many rows on an average.
 THIN_LAYERS_MAX = 256
 THICK_LAYER_ROWS = 8
 SLOT_BYTES_MAX = 64 * 1024 * 1024
+#: A slot that grows at its end goes up to there from now on once it has so much.
+CLOSED_BYTES_MIN = 2 * 1024 * 1024
 
 _TOMBSTONE = bytes(1)
 _NUMBER = Struct(">Q")
@@ -53,6 +58,7 @@ class Slot:
     rows: int = 0
     layers: int = 0
     size_bytes: int = 0
+    last_key: bytes = b""  #: the greatest that was ever written; empty: to be looked up
 
     @property
     def is_worn_out(self) -> bool:
@@ -144,8 +150,30 @@ class LayeredRows:
         slot.rows += len(keys)
         slot.layers += 1
         slot.size_bytes += len(layer)
-        if not slot.layers & (slot.layers - 1):  # now and then: the numbers needn't be exact after a start
+        last = slot.last_key or self._last_key(slot)
+        slot.last_key = max(last, keys[-1])
+        if slot.size_bytes > CLOSED_BYTES_MIN and keys[len(keys) // 2] > last:
+            self._close(slot, batch)
+        elif not slot.layers & (slot.layers - 1):  # now and then: the numbers needn't be exact after a start
             self._put(slot, batch)
+
+    def _last_key(self, slot: Slot) -> bytes:
+        """The greatest key that is stored; the slot's first one if there is none."""
+        for physical, _ in self._database.items(True, slot.end):
+            return max(physical[:-VERSION_BYTES], slot.low)
+        return slot.low
+
+    def _close(self, slot: Slot, batch: rocks.Batch) -> None:
+        """Let a slot end at its last key, and begin another there."""
+        at = bisect_left(self._ends, slot.end)
+        end = slot.last_key + b"\0"
+        behind = Slot(end, slot.end, self._next_number, slot.since)
+        self._next_number += 1
+        slot.end = self._ends[at] = end
+        self._slots.insert(at + 1, behind)
+        self._ends.insert(at + 1, behind.end)
+        self._put(slot, batch)
+        self._put(behind, batch)
 
     def _put(self, slot: Slot, batch: rocks.Batch) -> None:
         sizes = _EXTENT.pack(slot.number, slot.since, slot.rows, slot.layers, slot.size_bytes)
@@ -205,7 +233,7 @@ class LayeredRows:
         batch: rocks.Batch,
     ) -> None:
         since, rows = stored
-        count = max(1, len(keys) // LAYER_ROWS)
+        count = max(1, len(keys) // LAYER_ROWS, min(SLOTS_WANTED, len(keys) // LAYER_ROWS_MIN))
         known = sorted({*keys, *(key for key, _ in rows)})
         cuts = [known[len(known) * number // count] for number in range(1, count)]
         at = bisect_right(self._ends, low)

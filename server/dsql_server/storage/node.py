@@ -365,7 +365,7 @@ class StorageNode:
         mutations_applied = tombstones = 0
         remaining: Sequence[tuple[Timestamp, Sequence[Mutation]]] = batch
         prepared, self._prepared = self._prepared, None
-        if prepared is not None and len(batch) == 1 and batch[0] == prepared[0] and not len(self._packs):
+        if prepared is not None and len(batch) == 1 and batch[0] == prepared[0]:
             _, write, tombstones = prepared
             remaining, mutations_applied, applied_up_to = (), len(batch[0][1]), max(applied_up_to, batch[0][0])
         else:
@@ -399,7 +399,7 @@ class StorageNode:
 
         Nothing is stored: what doesn't commit after all is forgotten with the next batch.
         """
-        if len(self._packs) or len(mutations) >= PACK_ROWS_MIN:
+        if len(mutations) >= PACK_ROWS_MIN:
             return
         write = rocks.new_batch()
         self._prepared = (t, tuple(mutations)), write, put_versions(write.put, mutations, _pack(TIMESTAMP_MAX - t))

@@ -23,7 +23,9 @@ from dsql_server.storage import rocks
 from dsql_server.storage.layered_rows import LayeredRows
 
 #: Transactions that wrote fewer rows of a relation leave them single.
-PACK_ROWS_MIN = 128
+PACK_ROWS_MIN = 32
+#: A pack of fewer rows grows by what is inserted right behind it.
+GROWN_ROWS_MAX = 1000
 #: Packs that are read together have together no more bytes than this, unless it is only one.
 READ_BYTES_MAX = 8 * 1024 * 1024
 VERSION_BYTES = 8
@@ -125,7 +127,18 @@ class PackedRows:
             if not self._is_empty(low, end):
                 self._begin_layers(t, relation, written, batch)
                 return
-        self.add((low, first, end), t, values, batch)
+        if at and self._ends[at - 1] == low and self._packs[at - 1].rows < GROWN_ROWS_MAX:
+            self._grow(at - 1, end, t, values, batch)
+        else:
+            self.add((low, first, end), t, values, batch)
+
+    def _grow(self, at: int, end: bytes, t: Timestamp, values: Sequence[bytes], batch: rocks.Batch) -> None:
+        """Put rows behind those of a pack, which then ends at ``end``."""
+        before = self._packs[at]
+        (stored,) = self.read([before])
+        self._drop(at, batch)
+        lengths, rows = stored[: before.rows * LENGTH_BYTES], stored[before.rows * LENGTH_BYTES :]
+        self._store((before.low, before.first, end), t, bytes(lengths), bytes(rows), values, batch)
 
     def _begin_layers(self, t: Timestamp, relation: bytes, written: Sequence[Mutation], batch: rocks.Batch) -> None:
         ranges = self.layers.begin(relation, written, batch)
@@ -143,14 +156,28 @@ class PackedRows:
 
         ``place`` is as in :class:`Pack`: where the range begins, its first row's key, where it ends.
         """
-        low, first, end = place
+        _, first, end = place
         self.layers.drop_within(first, end, batch)
+        self._store(place, since, b"", b"", values, batch)
+
+    def _store(
+        self,
+        place: tuple[bytes, bytes, bytes],
+        since: Timestamp,
+        lengths: bytes,
+        stored: bytes,
+        values: Sequence[bytes],
+        batch: rocks.Batch,
+    ) -> None:
+        """Pack rows behind others, whose lengths and tagged rows are given as they are stored."""
+        low, first, end = place
+        lengths += pack(f"<{len(values)}I", *map(len, values))
+        stored += self._row_tag + self._row_tag.join(values)
         at = bisect_right(self._ends, first)
-        stored = self._row_tag + self._row_tag.join(values)
         self._ends.insert(at, end)
-        self._packs.insert(at, Pack(low, first, end, since, len(values), len(stored)))
+        self._packs.insert(at, Pack(low, first, end, since, len(lengths) // LENGTH_BYTES, len(stored)))
         self._put(at, self._packs[at], batch)
-        batch.put(self._rows_prefix + end, pack(f"<{len(values)}I", *map(len, values)) + stored)
+        batch.put(self._rows_prefix + end, lengths + stored)
 
     def _put(self, at: int, extent: Pack, batch: rocks.Batch) -> None:
         self._packs[at] = extent
