@@ -219,6 +219,26 @@ def test_a_block_sees_its_own_writes_and_its_snapshot(dsql_cluster: LocalCluster
     assert values(read, 2) == ["zwei"]
 
 
+def test_blocks_that_only_read_and_blocks_that_insert_too(dsql_cluster: LocalCluster, read: Connection) -> None:
+    with dsql_cluster.connect(autocommit=True) as other:
+        for key in range(10, 20):
+            read.execute("BEGIN")
+            before = direct_reads(dsql_cluster)
+            assert values(read, 1) == ["one"]
+            other.execute("UPDATE one SET t = %s WHERE id = 2", (str(key),))
+            assert values(read, 2) != [str(key)]
+            assert values(read, key) == []
+            assert direct_reads(dsql_cluster) == before + 3
+            if key % 2:
+                read.execute("INSERT INTO one VALUES (%s, %s)", (key, "new"), prepare=True)
+                assert values(read, key) == ["new"]
+            assert values(read, 1) == ["one"]
+            read.execute("COMMIT")
+            assert read.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            assert values(read, 2) == [str(key)]
+            assert other.execute("SELECT t FROM one WHERE id = %s", (key,)).fetchall() == [("new",)] * (key % 2)
+
+
 def test_a_failed_block_answers_nothing(read: Connection) -> None:
     read.execute("BEGIN")
     with pytest.raises(psycopg.errors.UndefinedTable):

@@ -239,8 +239,8 @@ def test_reads_beside_ddl_leave_no_rows_behind(cluster: LocalCluster, table: str
     with connect(cluster) as client:
         client.ask_patiently(f"INSERT INTO {table} VALUES (1, 'old')")
         for text in (
-            f"SELECT * FROM {table}; CREATE TABLE protocol_more (id int PRIMARY KEY)",
-            f"BEGIN; DROP TABLE protocol_more; SELECT * FROM {table}; COMMIT",
+            f"SELECT * FROM {table}; CREATE TABLE protocol_beside (id int PRIMARY KEY)",
+            f"BEGIN; DROP TABLE protocol_beside; SELECT * FROM {table}; COMMIT",
             f"BEGIN; SELECT * FROM {table}; CREATE ROLE protocol_role; COMMIT",
             f"BEGIN; DROP ROLE protocol_role; SELECT * FROM {table}; COMMIT",
         ):

@@ -174,7 +174,7 @@ class _Catalog:
     state = 1
 
 
-_READY = p.ready_for_query(b"I")
+_READY, _READY_IN_BLOCK = p.ready_for_query(b"I"), p.ready_for_query(b"T")
 _NAME, _DESCRIPTION = b"s1", b"T\0\0\0\6\0\0"
 _RESULTS = b"\0\0"
 
@@ -204,10 +204,10 @@ def test_requests_are_answered_alike(
     assume(isinstance(answer.messages, compiled.reads.Read))
     storage = data.draw(stored(read))
     assume(all(is_whole(value) for key, value in storage.rows.items() if key[:4] in prefixes(read)))
-    catalog = _Catalog()
-    statements = compiled.reads.Statements(catalog, lambda session: T + session, storage, _READY)
-    statements.keep(b"another", _RESULTS, description, answer.messages)
-    statements.keep(_NAME, _RESULTS, description, answer.messages)
+    catalog, tables = _Catalog(), frozenset(scan.table.relation_id for scan in read.scans)
+    statements = compiled.reads.Statements(catalog, lambda session: T + session, storage, _READY, _READY_IN_BLOCK)
+    statements.keep(b"another", _RESULTS, description, tables, answer.messages)
+    statements.keep(_NAME, _RESULTS, description, tables, answer.messages)
     for _ in range(3):
         given_values = [data.draw(st.none() | values(oid) | values(oid)) for oid in read.parameter_oids]
         formats = data.draw(st.sampled_from([(), (1,)]) | st.tuples(*[st.integers(0, 1)] * len(given_values)))
@@ -222,6 +222,10 @@ def test_requests_are_answered_alike(
             request = request[:at] + b"\0" + request[at:]
         found = outcome(statements.answer, request, 0)
         assert found == outcome(answered_in_python, request, answer, storage, description)
+        in_block = outcome(statements.answer_in_block, request, T, {7})
+        assert in_block == (found[: -len(_READY)] + _READY_IN_BLOCK if isinstance(found, bytes) else found)
+        if found is not NOT_EXACT:
+            assert statements.answer_in_block(request, T, {7, min(tables)}) is None
     catalog.state = 2
     assert statements.answer(request, 0) is None
     catalog.state = 1

@@ -13,7 +13,7 @@ from typing import Any
 
 PURE_PYTHON_VARIABLE = "DSQLKIT_PURE_PYTHON"
 #: The extensions' own number must be the same; one more for each change of what they offer.
-VERSION = 14
+VERSION = 15
 
 
 def _load(name: str) -> Any:

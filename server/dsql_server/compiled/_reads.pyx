@@ -582,26 +582,32 @@ cdef class Statement:
 
     cdef bytes name, formats, description
     cdef object state
+    cdef frozenset tables
     cdef Read read
 
 
 cdef class Statements:
-    """See dsql_server.frontend.lone_reads."""
+    """See dsql_server.frontend.kept_reads."""
 
     cdef list known
     cdef object catalog, begin, storage
-    cdef bytes behind
+    cdef bytes behind, behind_in_block
 
-    def __cinit__(self, catalog, begin, storage, bytes behind not None):
+    def __cinit__(self, catalog, begin, storage, bytes behind not None, bytes behind_in_block not None):
         self.known = []
-        self.catalog, self.begin, self.storage, self.behind = catalog, begin, storage, behind
+        self.catalog, self.begin, self.storage = catalog, begin, storage
+        self.behind, self.behind_in_block = behind, behind_in_block
 
     def forget(self):
         if self.known:
             self.known.clear()
 
-    def keep(self, bytes name not None, bytes formats not None, bytes description not None, Read read not None):
+    def keep(
+        self, bytes name not None, bytes formats not None, bytes description not None, frozenset tables not None,
+        Read read not None,
+    ):
         cdef Statement made = Statement.__new__(Statement)
+        made.tables = tables
         made.name, made.formats, made.description, made.read = name, formats, description, read
         made.state = self.catalog.state
         if len(self.known) >= STATEMENTS_MAX:
@@ -624,6 +630,12 @@ cdef class Statements:
         return None
 
     def answer(self, bytes data not None, session):
+        return self.reply(data, self.behind, session, None, None)
+
+    def answer_in_block(self, bytes data not None, t not None, set dirty not None):
+        return self.reply(data, self.behind_in_block, None, t, dirty)
+
+    cdef bytes reply(self, bytes data, bytes behind, session, t, set dirty):
         cdef Execution execution
         cdef Statement found
         cdef Value values[OPERANDS]
@@ -636,6 +648,8 @@ cdef class Statements:
             return None
         found = self.find(&execution)
         if found is None or self.catalog.state is not found.state:
+            return None
+        if dirty and not found.tables.isdisjoint(dirty):
             return None
         at = execution.values
         for i in range(execution.number):
@@ -653,11 +667,11 @@ cdef class Statements:
             memcpy(grow(&answer, 5), b"2\x00\x00\x00\x04", 5)
             if execution.described:
                 put_bytes(grow(&answer, PyBytes_GET_SIZE(found.description)), found.description)
-            count = found.read.run(values, self.storage, self.begin(session), &answer)
+            count = found.read.run(values, self.storage, self.begin(session) if t is None else t, &answer)
             if count < 0:
                 return None
             put_selected(&answer, count)
-            put_bytes(grow(&answer, PyBytes_GET_SIZE(self.behind)), self.behind)
+            put_bytes(grow(&answer, PyBytes_GET_SIZE(behind)), behind)
             return taken(&answer)
         finally:
             free(answer.data)

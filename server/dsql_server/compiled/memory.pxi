@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-VERSION = 14  #: as dsql_server.compiled.VERSION
+VERSION = 15  #: as dsql_server.compiled.VERSION
 
 
 # -- numbers in bytes ------------------------------------------------------------------------------------------

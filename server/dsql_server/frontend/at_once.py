@@ -10,7 +10,7 @@ from typing import Any
 from dsql_server.encoding.executions import split_execution
 from dsql_server.frontend.block_inserts import INSERTED, insert_statements, open_block
 from dsql_server.frontend.direct_answers import DirectAnswers, selected
-from dsql_server.frontend.lone_reads import keep, lone_reads
+from dsql_server.frontend.kept_reads import keep, kept_reads
 from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import CommitOutcome
@@ -40,7 +40,7 @@ class AtOnce(DirectAnswers):
         #: coroutine: only that changes settings, prepared statements, definitions, or what the engine knows.
         self._open_block: Any = None
         self._inserts: Any = insert_statements(self._prepared, services)
-        self._reads: Any = lone_reads(services)
+        self._reads: Any = kept_reads(services)
 
     def _answered_at_once(self, data: bytes) -> bool:
         block = self._open_block
@@ -56,7 +56,7 @@ class AtOnce(DirectAnswers):
                 block.settle()
                 self.services.planner.direct_inserts += 1
                 return True
-        elif data[0] != p.QUERY and self._read_at_once(data):
+        if data[0] == p.BIND and self._reads is not None and self._read_at_once(data):
             return True
         if self._engine_unsynced or self._settings_in_transaction or self._sync_in_copy:
             return False
@@ -78,7 +78,7 @@ class AtOnce(DirectAnswers):
                 rows, count = found
                 self._write(b"".join((before, rows, selected(count), _READY[self._block])))
                 self._portals.pop(b"", None)
-                if self._reads is not None and self._block == IDLE:
+                if self._reads is not None:
                     keep(self._reads, execution[0], learned)
                 return True
             if self._block == IDLE:
@@ -96,17 +96,22 @@ class AtOnce(DirectAnswers):
         return True
 
     def _read_at_once(self, data: bytes) -> bool:
-        """Answer a read outside of transaction blocks that was answered since the coroutine had its turn."""
+        """Answer a read that was answered since the coroutine had its turn."""
         executor = self.executor
-        if self._reads is None or self._block != IDLE or (executor is not None and executor.workspace is not None):
-            return False
+        workspace = executor.workspace if executor is not None else None
         try:
-            answer = self._reads.answer(data, id(executor))
+            if self._block == IDLE:
+                answer = self._reads.answer(data, id(executor)) if workspace is None else None
+            elif executor is None or workspace is None or executor.stale or self._block_executor() is None:
+                answer = None
+            else:
+                answer = self._reads.answer_in_block(data, workspace.t_start, workspace.dirty_tables())
         except NOT_EXACT:
             return False
         if answer is None:
             return False
         self._write(answer)
+        self._portals.pop(b"", None)
         self.services.planner.direct_reads += 1
         return True
 
@@ -179,6 +184,12 @@ class AtOnce(DirectAnswers):
             return False
         if self._definition is not None or self._block_settings:
             return False
+        if executor.end_reads():
+            self._open_block = None
+            self._block, self._block_read_only, self._wrote = IDLE, None, False
+            self._write(_COMMITTED)
+            self._portals.clear()
+            return True
         request = block.request() if block is not None else None
         self._open_block = None
         # Until the outcome is known, what the client sends has to wait.

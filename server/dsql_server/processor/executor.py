@@ -509,6 +509,19 @@ class Executor(EngineConversation):
         self._path.commit(request, on_outcome)
         return True
 
+    def end_reads(self) -> bool:
+        """Commit a transaction that only read, and that the engine wasn't told of; False, and nothing done:
+        :meth:`commit` has to."""
+        workspace = self.workspace
+        if workspace is None or self.engine_open or workspace.untold or workspace.wrote:
+            return False
+        try:
+            self._check_age(workspace)
+        except SqlError:
+            return False  # in the same words, once more
+        self._finish()
+        return True
+
     async def lease(self, key: bytes, count: int) -> int:
         """Lease values of a counter; see :meth:`CommitPath.lease_sequence`."""
         leased: list[int] = []
