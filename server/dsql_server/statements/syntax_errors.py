@@ -51,11 +51,24 @@ _SPECIAL = (
     ("WITH CHECK OPTION not supported on recursive views", _NOT_SUPPORTED),
     ("CREATE SCHEMA IF NOT EXISTS cannot include schema elements", _NOT_SUPPORTED),
     ("CREATE EXTENSION ... FROM is no longer supported", _NOT_SUPPORTED),
-    ("CREATE OR REPLACE CONSTRAINT TRIGGER is not supported", _NOT_SUPPORTED),
+    ("CREATE OR REPLACE CONSTRAINT TRIGGER is not supported", _NOT_SUPPORTED_ANYWHERE),
     ("aggregates cannot have output arguments", _NOT_SUPPORTED),
     ("current database cannot be changed", _NOT_SUPPORTED),
     ("UNIQUE predicate is not yet implemented", _NOT_SUPPORTED),
+    ("a column list with SET ", _NOT_SUPPORTED),
+    (
+        "UNENCRYPTED PASSWORD is no longer supported",
+        _Fields("0A000", hint="Remove UNENCRYPTED to store the password in encrypted form instead."),
+    ),
+    ("precision for type float must be", _Fields("22023")),
+    ("frame start", _Fields("42P20")),  # "frame starting from …" too
+    ("frame end", _Fields("42P20")),
+    ("WITH TIES cannot be specified without ORDER BY clause", _Fields(has_position=False)),
+    ("SKIP LOCKED and WITH TIES options cannot be used together", _Fields(has_position=False)),
+    ("OUT and INOUT arguments aren't allowed in TABLE functions", _Fields(has_position=False)),
 )
+#: These have the position of the clause's value, which is where its next token begins.
+_AT_THE_VALUE = ("multiple LIMIT clauses not allowed", "multiple OFFSET clauses not allowed")
 #: The scanner refuses E'…', the parser U&'…'.
 _ESCAPE_IN_E_STRING = _Fields("22025", hint="Unicode escapes must be \\uXXXX or \\UXXXXXXXX.")
 _ESCAPE_IN_U_STRING = _Fields(hint="Unicode escapes must be \\XXXX or \\+XXXXXX.")
@@ -78,6 +91,8 @@ def translate(error: parser.ParseError, sql: str, parsed: str) -> SqlSyntaxError
         junk = _junk_after_parameter(sql, tokens, index)
         if junk is not None:
             return junk
+        if message in _AT_THE_VALUE:
+            index = next((token.start for token in tokens if token.start > index), index)
         if sql != parsed:
             message = _with_clients_word(message, sql, tokens, index)
     if message == "invalid Unicode escape":
