@@ -304,6 +304,17 @@ CONFLICTS = [
         ("UPDATE 1",) * 2,
     ),
     fact(
+        "snapshot-at-begin",
+        "a transaction sees what was committed before its BEGIN, and its own changes",
+        says("BEGIN", "BEGIN", session="two"),
+        says("INSERT INTO accounts VALUES (9, 'late')", "INSERT 0 1"),
+        says("SELECT count(*) FROM accounts", rows("3"), session="two"),
+        says("INSERT INTO accounts VALUES (10, 'own')", "INSERT 0 1", session="two"),
+        says("SELECT count(*) FROM accounts", rows("4"), session="two"),
+        says("COMMIT", "COMMIT", session="two"),
+        says("SELECT count(*) FROM accounts", rows("5"), session="two"),
+    ),
+    fact(
         "duplicate-in-snapshot",
         "23505 is for rows that the snapshot has",
         says("BEGIN", "BEGIN", session="two"),
