@@ -42,6 +42,11 @@ TEMPLATE_LAG_MAX_CHANGES = 16
 #: How long a replay waits for a lock: a transaction may be open when a whole engine has to catch up.
 REPLAY_LOCK_MAX_MS = 2000
 
+#: An engine that takes no connection may have ended: how often, and every how many seconds, to look whether that was
+#: noticed.
+LOSS_NOTICED_MAX_STEPS = 100
+LOSS_NOTICED_STEP_S = 0.01
+
 _CANNOT_CONNECT_NOW = "57P03"
 _REPLAY_SETTINGS = (
     "SET allow_system_table_mods = on; SET check_function_bodies = off; SET client_min_messages = error; "
@@ -318,10 +323,20 @@ class ProcessorPool:
             raise
         except (EngineGone, OSError):
             self._return(processor)
+            if await self._notices_loss(processor.engine):
+                return await self.lease(role, settings)
             raise
         self.leased += 1
         self._in_use.add(processor)
         return processor
+
+    async def _notices_loss(self, engine: int) -> bool:
+        """Whether the engine turns out to have ended: who connects may be the first to meet it."""
+        for _ in range(LOSS_NOTICED_MAX_STEPS):
+            if self._engine != engine:
+                return True
+            await asyncio.sleep(LOSS_NOTICED_STEP_S)
+        return False
 
     async def catch_up(self, but: QueryProcessor) -> None:
         """Replay what other databases lack, as far as no transaction is in the way, in all ``but`` one."""
