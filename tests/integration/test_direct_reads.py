@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
@@ -41,6 +42,7 @@ VALUES: dict[str, list[Any]] = {
     "tz": [datetime(1970, 1, 1, tzinfo=_ZONE), datetime(2024, 2, 29, 1, 2, 3, 40, tzinfo=timezone(timedelta(hours=3)))],
 }
 ROUNDS = 120
+_NUMBERS = itertools.count()
 
 
 def direct_reads(cluster: LocalCluster) -> int:
@@ -57,6 +59,11 @@ def connection(dsql_cluster: LocalCluster, dsql_url: str) -> Iterator[Connection
 def ask(connection: Connection, text: str, values: tuple[Any, ...], prepare: bool, binary: bool) -> Any:
     cursor = connection.cursor(binary=binary, row_factory=tuple_row)
     return outcome(lambda: cursor.execute(sql.SQL(text), values, prepare=prepare))
+
+
+def fresh(text: str) -> str:
+    """The same statement in a text that no session has seen: the engine answers it."""
+    return f"/* {next(_NUMBERS)} */ {text}"
 
 
 def wait_for_jobs(connection: Connection) -> None:
@@ -116,11 +123,12 @@ def test_random_reads_are_answered_as_by_the_engine(dsql_cluster: LocalCluster, 
                     rng.choice([*VALUES[name], None]) if rng.random() < 0.1 else rng.choice(VALUES[name])
                     for name in parameters
                 )
-                expected = ask(connection, text, values, prepare=False, binary=binary)
-                assert ask(connection, text, values, prepare=True, binary=binary) == expected, (text, values)
+                expected = ask(connection, fresh(text), values, prepare=False, binary=binary)
+                for prepare in (False, True):
+                    assert ask(connection, text, values, prepare, binary) == expected, (text, values)
                 if not binary:
                     literal = psycopg.ClientCursor(connection).mogrify(sql.SQL(text), values).replace("%", "%%")
-                    reference = ask(connection, literal, (), prepare=False, binary=True)
+                    reference = ask(connection, fresh(literal), (), prepare=False, binary=True)
                     assert ask(connection, literal, (), prepare=False, binary=False) == reference, literal
                 found += len(expected)
     # Of each kind one in four is the engine's, to learn from, and others have values that only the engine takes.
@@ -143,10 +151,10 @@ def test_random_orders_are_those_of_the_engine(dsql_cluster: LocalCluster, conne
         text = f"SELECT {columns} FROM {', '.join(tables)} WHERE {where} ORDER BY {order}"
         for _ in range(3):
             values = tuple(rng.randint(2, 12) for _ in aliases)
-            expected, found = (
-                list(map(repr, connection.execute(sql.SQL(text), values, prepare=prepare))) for prepare in (False, True)
-            )
-            assert found == expected, (text, values)
+            expected = list(map(repr, connection.execute(sql.SQL(fresh(text)), values, prepare=False)))
+            for prepare in (False, True):
+                found = list(map(repr, connection.execute(sql.SQL(text), values, prepare=prepare)))
+                assert found == expected, (text, values)
     assert direct_reads(dsql_cluster) - before > ROUNDS
 
 
@@ -164,7 +172,7 @@ def test_random_orders_are_those_of_the_engine(dsql_cluster: LocalCluster, conne
 )
 def test_orders_that_mean_something_else(connection: Connection, text: str) -> None:
     filled(connection, random.Random(22))
-    expected = connection.execute(sql.SQL(text), (3,), prepare=False).fetchall()
+    expected = connection.execute(sql.SQL(fresh(text)), (3,), prepare=False).fetchall()
     for _ in range(3):
         assert connection.execute(sql.SQL(text), (3,), prepare=True).fetchall() == expected
 
@@ -180,13 +188,34 @@ def test_values_that_the_engine_refuses(dsql_cluster: LocalCluster, connection: 
             connection.execute(sql.SQL(text), (good,), prepare=True)
         before = direct_reads(dsql_cluster)
         for value in bad:
-            expected = ask(connection, text, (value,), prepare=False, binary=False)
+            expected = ask(connection, fresh(text), (value,), prepare=False, binary=False)
             assert expected[0][:2] == "22"
             assert ask(connection, text, (value,), prepare=True, binary=False)[0] == expected[0]
         assert direct_reads(dsql_cluster) == before
 
 
 READ = "SELECT t FROM one WHERE id = %s"
+
+
+def test_texts_that_were_executed_before(dsql_cluster: LocalCluster, connection: Connection) -> None:
+    """What drivers send before they prepare a statement: its text each time."""
+    connection.execute("CREATE TABLE one (id int PRIMARY KEY, t text)")
+    insert = "INSERT INTO one VALUES (%s, %s)"
+    for key in range(3):
+        connection.execute(insert, (key, f"row {key}"), prepare=False)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute(insert, (2, "again"), prepare=False)
+    before = direct_reads(dsql_cluster)
+    for key in (0, 1, 2, 3):
+        expected = [(f"row {key}",)] if key < 3 else []
+        assert connection.execute(READ, (key,), prepare=False).fetchall() == expected
+    assert direct_reads(dsql_cluster) == before + 3
+    with connection.transaction():
+        connection.execute("UPDATE one SET t = 'other' WHERE id = 1")
+        assert connection.execute(READ, (1,), prepare=False).fetchall() == [("other",)]
+    connection.execute("ALTER TABLE one RENAME COLUMN t TO u")
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        connection.execute(READ, (1,), prepare=False)
 
 
 @pytest.fixture

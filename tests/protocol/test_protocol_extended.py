@@ -348,3 +348,24 @@ def test_the_unnamed_statement_stays_until_the_clients_own_query(client: RawClie
         client.ask(close("S", "set"), SYNC)
     assert kinds(client.ask(query("SELECT 1"))) == "TDCZ"
     assert error_of(client.ask(bind([b"1"]), execute(), SYNC))["M"] == "unnamed prepared statement does not exist"
+
+
+def test_an_unnamed_statement_whose_text_was_executed_before(client: RawClient, table: str) -> None:
+    """It may be answered without the engine, which has to know it as soon as it is used in another way."""
+    client.ask(query(f"INSERT INTO {table} VALUES (101, 'x'), (102, 'y')"))
+    whole = parse(f"SELECT id FROM {table} WHERE id >= $1 AND id <= 102") + bind([b"101"])
+    for _ in range(3):
+        answer = client.ask(whole + describe("P") + execute() + SYNC)
+        assert kinds(answer) == "12TDDCZ"
+        assert rows_of(answer) == [[b"101"], [b"102"]]
+    assert rows_of(client.ask(bind([b"102"]) + execute() + SYNC)) == [[b"102"]]
+    assert kinds(client.ask(describe("S") + SYNC)) == "tTZ"
+    # The engine has another unnamed statement meanwhile.
+    assert len(rows_of(client.ask(parse(SERIES) + bind() + execute() + SYNC))) == 5
+    assert kinds(client.ask(whole + execute() + SYNC)) == "12DDCZ"
+    assert kinds(client.ask(describe("S") + SYNC)) == "tTZ"
+    answer = client.ask(bind([b"101"]) + execute(rows_max=1) + SYNC)
+    assert (kinds(answer), rows_of(answer)) == ("2DsZ", [[b"101"]])
+    # A value that only the engine refuses: the statement is there all the same.
+    assert error_of(client.ask(parse(f"SELECT id FROM {table} WHERE id >= $1 AND id <= 102") + bind([b"z"]) + SYNC))
+    assert rows_of(client.ask(whole + execute() + SYNC)) == [[b"101"], [b"102"]]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dsql_server.encoding.executions import RawExecution, split_execution
 from dsql_server.frontend.block_inserts import INSERTED, compiled_insert
-from dsql_server.frontend.statements import Learned, Portal, Prepared, read_formats
+from dsql_server.frontend.statements import Learned, Portal, Prepared, read_formats, read_parse
 from dsql_server.frontend.steering import Steering
 from dsql_server.frontend.transactions import BLOCK, IDLE, Services
 from dsql_server.interfaces import protocol as p
@@ -61,6 +61,8 @@ class DirectAnswers(Steering):
         self._prepared: dict[bytes, Prepared] = {}
         self._portals: dict[bytes, Portal] = {}
         self._seen: dict[int, _Seen] = {}  #: by the identity of the direct read or insert
+        #: By text and declared types: statements that the engine has shown how to answer, whatever their name was.
+        self._texts: dict[tuple[str, tuple[int, ...]], Prepared] = {}
         self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing
         self._engine_unsynced = False  #: the engine's last batch ended with Flush, outside a transaction
 
@@ -110,6 +112,9 @@ class DirectAnswers(Steering):
             return
         if self._settings_stale or answer.error is not None or answer.streamed:
             return
+        if len(self._texts) >= _SEEN_MAX:
+            self._texts.clear()
+        self._texts[prepared.sql, prepared.oids] = prepared
         known = prepared.direct
         if (
             known is not None
@@ -137,10 +142,12 @@ class DirectAnswers(Steering):
         )
 
     async def _answered_directly(self, batch: list[tuple[int, bytes]]) -> bool:
-        """Answer Bind, perhaps Describe, and Execute; False, and nothing done: the engine has to.
+        """Answer perhaps Parse, Bind, perhaps Describe, and Execute; False, and nothing done: the engine has to.
 
-        Raises SqlError where a lone INSERT loses at its commit.
+        Raises SqlError where a lone INSERT loses at its commit, and for a Parse that isn't one.
         """
+        if batch and batch[0][0] == p.PARSE:
+            return await self._text_answered_directly(batch)
         if not 2 <= len(batch) <= 3:
             return False
         execution = split_execution(b"".join([raw for _, raw in batch]) + p.SYNC)
@@ -159,6 +166,25 @@ class DirectAnswers(Steering):
         if answered:
             self._portals.pop(b"", None)
         return answered
+
+    async def _text_answered_directly(self, batch: list[tuple[int, bytes]]) -> bool:
+        """The same with a Parse of the unnamed statement, whose text was executed before: the engine is given it only
+        where it is executed otherwise."""
+        name, sql, oids = read_parse(batch[0][1])
+        shown = self._texts.get((sql, oids))
+        if name or shown is None:
+            return False
+        before, self._prepared[name] = self._prepared.get(name), shown
+        behind = len(self._out)
+        self._out.append(p.PARSE_COMPLETE_MESSAGE)
+        if await self._answered_directly(batch[1:]):
+            return True
+        del self._out[behind:]
+        if before is None:
+            del self._prepared[name]
+        else:
+            self._prepared[name] = before
+        return False
 
     def _known(self, execution: RawExecution) -> Learned | None:
         """What the engine has shown of the statement; None if it has to show it (again)."""
