@@ -349,8 +349,7 @@ def cut(mutations, list starts not None, list shards not None, set relations not
     cdef dict by_node = {}
     cdef list owners = [], part
     cdef bytes key, prefix = None
-    cdef Py_ssize_t at, number = 0, inserted, appended
-    cdef Py_ssize_t count = len(mutations)
+    cdef Py_ssize_t at, number = 0
     if len(starts) != len(shards) or not shards:
         raise ValueError("a map has a start for each shard")
     for mutation in mutations:
