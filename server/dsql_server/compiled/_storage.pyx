@@ -211,24 +211,16 @@ cdef class PointReader:
 
     def __call__(self, bytes key not None, t):
         cdef const char* data = PyBytes_AS_STRING(key)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(key), low = 0, high = len(self.starts), middle
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(key), number = shard_of(self.starts, key)
         cdef uint64_t at = t, inverted = ~at
         cdef bytes start, wanted, stored
         cdef uint8_t* to
-        # The last shard that doesn't start behind the key.
-        while low < high:
-            middle = (low + high) >> 1
-            start = self.starts[middle]
-            if compare(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start), data, size) > 0:
-                high = middle
-            else:
-                low = middle + 1
-        if low == 0 or size < 4 or len(self.shards) != len(self.starts):
+        if number < 0 or size < 4 or len(self.shards) != len(self.starts):
             return self.get(key, t)
-        start = self.starts[low - 1]
+        start = self.starts[number]
         if PyBytes_GET_SIZE(start) < 4 or memcmp(PyBytes_AS_STRING(start), data, 4):
             return self.get(key, t)  # the first key of its relation
-        node = self.nodes[self.shards[low - 1].node]
+        node = self.nodes[self.shards[number].node]
         cursor = node._cursor
         if cursor is None or at < <uint64_t>node._horizon:
             return self.get(key, t)
