@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from entries_read import entries_read
 
 from dsql_server.encoding import keys, rows
 from dsql_server.encoding import type_oids as oid
@@ -16,7 +17,6 @@ from dsql_server.interfaces.messages import Mutation
 from dsql_server.storage import layered_rows
 from dsql_server.storage.node import StorageNode
 from dsql_server.storage.packed_rows import PACK_ROWS_MIN
-from dsql_server.storage.visible_rows import VisibleRows
 
 CACHE_BYTES = 1 << 20
 T = 1_790_000_000_000_000_000
@@ -67,20 +67,6 @@ def fill(node: StorageNode, transactions: int = 4, seed: int = 1) -> list[bytes]
 
 def slots(node: StorageNode) -> list[layered_rows.Slot]:
     return node._packs.layers._slots
-
-
-def entries_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Gets the number of versions that aggregates read one by one."""
-    found: list[int] = []
-    take = VisibleRows.take
-
-    def counting(self: VisibleRows, start: bytes, limit: bytes, entries_max: int | None, t: int) -> object:
-        run, end = take(self, start, limit, entries_max, t)
-        found.append(run.examined)
-        return run, end
-
-    monkeypatch.setattr(VisibleRows, "take", counting)
-    return found
 
 
 def test_rows_with_random_keys_are_read_in_layers_at_once(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from entries_read import entries_read
 
 from dsql_server.encoding import keys, rows
 from dsql_server.encoding import type_oids as oid
@@ -17,7 +18,6 @@ from dsql_server.storage import entries, packed_rows
 from dsql_server.storage.node import StorageNode
 from dsql_server.storage.packed_rows import PACK_ROWS_MIN
 from dsql_server.storage.packing import QUIET_CALLS_MIN
-from dsql_server.storage.visible_rows import VisibleRows
 
 CACHE_BYTES = 1 << 20
 T = 1_790_000_000_000_000_000
@@ -55,25 +55,11 @@ def packed(node: StorageNode) -> list[int]:
     return [pack.rows for pack in node._packs._packs]
 
 
-def entries_read(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Gets the number of entries of each run that an aggregate reads one by one."""
-    found: list[int] = []
-    take = VisibleRows.take
-
-    def counting(self: VisibleRows, start: bytes, limit: bytes, entries_max: int | None, t: int) -> object:
-        run, end = take(self, start, limit, entries_max, t)
-        found.append(run.examined)
-        return run, end
-
-    monkeypatch.setattr(VisibleRows, "take", counting)
-    return found
-
-
 def test_appended_rows_are_read_as_packs_without_a_gap(node: StorageNode, monkeypatch: pytest.MonkeyPatch) -> None:
     for t in range(4):
         insert(node, t, range(t * 1000, t * 1000 + 1000))
     assert packed(node) == [1000] * 4
-    single = entries_read(node, monkeypatch)
+    single = entries_read(monkeypatch)
     assert totals(node, 3) == [4000, sum(range(4000))]
     assert sum(single) == 0
 
@@ -83,7 +69,7 @@ def test_small_packs_grow(node: StorageNode, monkeypatch: pytest.MonkeyPatch) ->
     for t in range(40):
         insert(node, t, range(t * step, t * step + step))
     assert len(packed(node)) <= 40 * step / packed_rows.GROWN_ROWS_MAX + 1 and sum(packed(node)) == 40 * step
-    single = entries_read(node, monkeypatch)
+    single = entries_read(monkeypatch)
     assert totals(node, 39) == [40 * step, sum(range(40 * step))]
     assert sum(single) == 0
     assert totals(node, 20)[0] == 21 * step
@@ -194,7 +180,7 @@ def test_one_by_one_reads_stop_at_their_bytes(node: StorageNode, monkeypatch: py
     monkeypatch.setattr(entries, "PIECE_ENTRIES", 8)
     for first in range(0, 300, PACK_ROWS_MIN - 2):
         insert(node, 0, range(first, min(first + PACK_ROWS_MIN - 2, 300)))
-    single = entries_read(node, monkeypatch)
+    single = entries_read(monkeypatch)
     assert totals(node, 0) == [300, sum(range(300))]
     assert sum(single) == 300 and max(single) < 20
 
@@ -214,7 +200,7 @@ def test_rows_that_lie_still_are_packed(node: StorageNode, monkeypatch: pytest.M
     node.apply_batch([(T + 5000, [Mutation(row(n, INDEX).key, row(n).key) for n in range(2000)])], {})
     pack_all(node)
     assert 3000 - PACK_ROWS_MIN < sum(packed(node)) <= 3000
-    single = entries_read(node, monkeypatch)
+    single = entries_read(monkeypatch)
     assert totals(node, 5000) == [3000, sum(range(3000))]
     assert sum(single) < PACK_ROWS_MIN
     assert totals(node, 1)[0] == 2
@@ -232,7 +218,7 @@ def test_packing_waits_for_quiet_and_ends(node: StorageNode, monkeypatch: pytest
     assert packed(node) == []
     pack_all(node)
     assert sum(packed(node)) == 600 + 2 * QUIET_CALLS_MIN
-    single = entries_read(node, monkeypatch)
+    single = entries_read(monkeypatch)
     pack_all(node)
     assert single == []
 
@@ -253,6 +239,6 @@ def test_no_pack_goes_across_a_boundary(node: StorageNode, monkeypatch: pytest.M
         insert(node, t, [t])
     pack_all(node, [row(700).key])
     assert packed(node) == [700, 800]
-    single = entries_read(node, monkeypatch)
+    single = entries_read(monkeypatch)
     assert totals(node, 1500, first=700) == [800, sum(range(700, 1500))]
     assert sum(single) == 0
