@@ -83,9 +83,7 @@ def test_of_a_schema(cluster: LocalCluster) -> None:
         try:
             for statement in SCHEMA:
                 connection.execute(statement)  # type: ignore[call-overload]
-            # An index that becomes valid is a change of the catalog: OC001 for a transaction as long as pg_dump's.
-            for (job,) in connection.execute("SELECT job_id FROM sys.jobs").fetchall():
-                connection.execute("CALL sys.wait_for_job(%s)", (job,))
+            cluster.wait_for_jobs()
             dumped = _dump(cluster)
         finally:
             _drop_role(connection)

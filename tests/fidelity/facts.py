@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,8 +37,6 @@ Answer = Refused | Done
 
 
 _SETTLED = "-- until no job is at work"
-#: How long a job may take on a busy machine.
-SETTLED_MAX_S = 60.0
 
 
 class Step(NamedTuple):
@@ -151,7 +148,7 @@ class Witness:
         try:
             for step in fact.steps:
                 if step.sql == _SETTLED:
-                    self._wait_for_jobs()
+                    self._cluster.wait_for_jobs()
                     continue
                 got = _run(self.session(step.session).pgconn, step)
                 for answer in got:
@@ -168,13 +165,6 @@ class Witness:
                     self._sessions.pop(name).close()
                 else:
                     session.pgconn.exec_(b"ROLLBACK")
-
-    def _wait_for_jobs(self) -> None:
-        deadline = time.monotonic() + SETTLED_MAX_S
-        unfinished = "SELECT count(*) FROM sys.jobs WHERE status IN ('submitted', 'processing')"
-        while self.session("one").execute(unfinished).fetchone() != (0,):
-            assert time.monotonic() < deadline, "jobs come to an end"
-            time.sleep(0.02)
 
     def _set_the_scene(self, given: tuple[str, ...]) -> None:
         one = self.session("one")

@@ -153,8 +153,7 @@ def test_random_transactions_end_as_on_the_engine(
     for name in ("one", "twin"):
         connection.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, v int DEFAULT 5, t text)")
         connection.execute(f"CREATE INDEX ASYNC ON {name} (v)")
-    for (job,) in connection.execute("SELECT job_id FROM sys.jobs").fetchall():
-        connection.execute("CALL sys.wait_for_job(%s)", (job,))
+    dsql_cluster.wait_for_jobs()
     before = direct_inserts(dsql_cluster)
     with dsql_cluster.connect(autocommit=True) as engine:
         for _ in range(60):

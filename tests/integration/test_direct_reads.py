@@ -66,19 +66,14 @@ def fresh(text: str) -> str:
     return f"/* {next(_NUMBERS)} */ {text}"
 
 
-def wait_for_jobs(connection: Connection) -> None:
-    for (job,) in connection.execute("SELECT job_id FROM sys.jobs").fetchall():
-        connection.execute("CALL sys.wait_for_job(%s)", (job,))
-
-
-def filled(connection: Connection, rng: random.Random) -> None:
+def filled(cluster: LocalCluster, connection: Connection, rng: random.Random) -> None:
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     connection.execute(f"CREATE TABLE one (id int PRIMARY KEY, {columns})")
     connection.execute(f"CREATE TABLE two (id int, line int, {columns}, PRIMARY KEY (id, line))")
     for name in ("k", "tz", "n", "t"):
         connection.execute(f"CREATE INDEX ASYNC ON one ({name}, i4)")
         connection.execute(f"CREATE INDEX ASYNC ON two ({name})")
-    wait_for_jobs(connection)
+    cluster.wait_for_jobs()
     for i in range(40):
         row = [rng.choice([*VALUES[name], None]) for name in COLUMNS]
         marks = ", ".join(["%s"] * len(row))
@@ -113,7 +108,7 @@ def query(rng: random.Random) -> tuple[str, list[str]]:
 
 def test_random_reads_are_answered_as_by_the_engine(dsql_cluster: LocalCluster, connection: Connection) -> None:
     rng = random.Random(20)
-    filled(connection, rng)
+    filled(dsql_cluster, connection, rng)
     before, found = direct_reads(dsql_cluster), 0
     for _ in range(ROUNDS):
         text, parameters = query(rng)
@@ -138,7 +133,7 @@ def test_random_reads_are_answered_as_by_the_engine(dsql_cluster: LocalCluster, 
 
 def test_random_orders_are_those_of_the_engine(dsql_cluster: LocalCluster, connection: Connection) -> None:
     rng = random.Random(21)
-    filled(connection, rng)
+    filled(dsql_cluster, connection, rng)
     before = direct_reads(dsql_cluster)
     for _ in range(ROUNDS):
         tables = rng.choice([["one o"], ["two w"], ["one o", "two w"]])
@@ -170,8 +165,8 @@ def test_random_orders_are_those_of_the_engine(dsql_cluster: LocalCluster, conne
         "SELECT one.t FROM one, two WHERE one.id > %s AND one.id = two.id ORDER BY line, one.id",
     ],
 )
-def test_orders_that_mean_something_else(connection: Connection, text: str) -> None:
-    filled(connection, random.Random(22))
+def test_orders_that_mean_something_else(dsql_cluster: LocalCluster, connection: Connection, text: str) -> None:
+    filled(dsql_cluster, connection, random.Random(22))
     expected = connection.execute(sql.SQL(fresh(text)), (3,), prepare=False).fetchall()
     for _ in range(3):
         assert connection.execute(sql.SQL(text), (3,), prepare=True).fetchall() == expected

@@ -65,6 +65,7 @@ def _run(pgconn: PGconn, step: Answer) -> Answer:
 
 def _run_sessions(cluster: LocalCluster, case: Case) -> list[list[Answer]]:
     """The steps of several sessions in turn: no statement waits for another session."""
+    cluster.wait_for_jobs()
     connections = [cluster.connect(autocommit=True) for _ in case["sessions"]]
     try:
         answers: list[list[Answer]] = [[] for _ in connections]

@@ -24,9 +24,13 @@ START_TIMEOUT_S = 60.0
 #: How long a stopped server may take to close its databases before it is killed.
 STOP_GRACE_S = 30.0
 ANSWER_TIMEOUT_S = 60.0
+#: How long jobs may take, and the pause between two looks at them.
+JOBS_TIMEOUT_S = 60.0
+JOBS_PAUSE_S = 0.02
 TOKEN_LIFETIME_S = 900
 CONNECT_TIMEOUT_S = 60
 ERROR_TAIL_BYTES = 4096
+_UNFINISHED_JOBS = "SELECT count(*) FROM sys.jobs WHERE status IN ('submitted', 'processing')"
 
 
 class ClusterError(Exception):
@@ -188,6 +192,20 @@ class LocalCluster:
         import psycopg
 
         return psycopg.connect(**{**self.libpq_parameters(user), **parameters})
+
+    def wait_for_jobs(self) -> None:
+        """Wait until no job of ``sys.jobs`` is unfinished.
+
+        An index that becomes valid is a change of the catalog, which transactions that began before meet as OC001.
+
+        :raises ClusterError: a job takes longer than :data:`JOBS_TIMEOUT_S`.
+        """
+        deadline = time.monotonic() + JOBS_TIMEOUT_S
+        with self.connect(autocommit=True) as connection:
+            while connection.execute(_UNFINISHED_JOBS).fetchone() != (0,):
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"jobs of sys.jobs are unfinished after {JOBS_TIMEOUT_S} s: ask it which")
+                time.sleep(JOBS_PAUSE_S)
 
     def metrics(self) -> dict[str, Any]:
         """What every role has done since the start.
