@@ -28,6 +28,7 @@ from dsql_server.cluster.settings import ServerSettings, StartError
 from dsql_server.encoding.keys import NOT_NULL, prefix
 from dsql_server.engine.process_identity import ProcessIdentity
 from dsql_server.interfaces.messages import Claim, CommitOutcome, CommitRequest, Committed, LockMode, Mutation
+from dsql_server.processor.pool import LEASED_AHEAD_MAX
 from dsql_server.storage.router import StorageRouter
 from dsql_server.testing import LocalCluster
 
@@ -248,12 +249,15 @@ def wait_until_returned(cluster: LocalCluster) -> None:
         time.sleep(0.01)
 
 
-def test_a_connection_takes_a_query_processor_at_its_first_statement() -> None:
+def test_some_connections_have_a_query_processor_ahead_the_others_at_their_first_statement() -> None:
     with LocalCluster() as cluster, contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(cluster.connect(autocommit=True)) for _ in range(10)]
-        assert processors(cluster)["leased"] == 0
-        connections[0].execute("SELECT 1")
-        assert processors(cluster)["leased"] == 1
+        connections = [stack.enter_context(cluster.connect(autocommit=True)) for _ in range(40)]
+        # Each request is answered behind what was begun for connections before it.
+        ahead = processors(cluster)["leased"]
+        assert 0 < ahead <= LEASED_AHEAD_MAX
+        for connection in connections:
+            connection.execute("SELECT 1")
+        assert processors(cluster)["leased"] == 40
 
 
 def test_query_processors_are_used_again() -> None:

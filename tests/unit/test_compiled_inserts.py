@@ -19,6 +19,7 @@ from dsql_server.encoding import type_oids as oids
 from dsql_server.encoding.parameter_rows import ParameterField, parameter_row
 from dsql_server.frontend import block_inserts
 from dsql_server.frontend.session import Session
+from dsql_server.frontend.shown import ShownStatements
 from dsql_server.frontend.statements import Portal, Prepared
 from dsql_server.frontend.transactions import BLOCK, IDLE, Services
 from dsql_server.interfaces import protocol as p
@@ -121,7 +122,7 @@ class Scene:
         self.planner = SimpleNamespace(direct_inserts=0, direct_reads=0)
         path: Any = SimpleNamespace(storage=Storage(stored), begin=lambda session: 100, commit=self._commit)
         planner: Any = self.planner
-        services = Services(MagicMock(), planner, self.catalog, path, MagicMock(), lambda: 0, limits)
+        services = Services(MagicMock(), planner, self.catalog, path, MagicMock(), lambda: 0, ShownStatements(), limits)
         self.session = session = Session(services, "admin", {}, self.sent.append, lambda error: None)
         processor = MagicMock(version=VERSION, role="admin", dead_rows={})
         session.executor = Executor(

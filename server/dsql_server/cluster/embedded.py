@@ -26,6 +26,7 @@ from dsql_server.cluster.settings import ConnectionInfo, ServerSettings, StartEr
 from dsql_server.encoding.keys import prefix, prefix_end
 from dsql_server.engine import EngineInstance
 from dsql_server.frontend.listener import Listener
+from dsql_server.frontend.shown import ShownStatements
 from dsql_server.frontend.tls import TlsError, TlsFiles, ensure_certificates, server_context, server_names
 from dsql_server.frontend.token import AccessKey, TokenVerifier, endpoint_hostnames
 from dsql_server.frontend.transactions import Services
@@ -88,7 +89,7 @@ class EmbeddedCluster:
         self._undo.push_async_callback(jobs.close)
         settings = self._settings
         services = Services(
-            *(pool, planner, catalog, path, jobs, lambda: storage.size_bytes),
+            *(pool, planner, catalog, path, jobs, lambda: storage.size_bytes, ShownStatements()),
             settings.limits,
             settings.strict_catalog,
         )

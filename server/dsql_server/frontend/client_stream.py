@@ -37,6 +37,7 @@ class ClientStream:
         self.on_drained: Callable[[], None] | None = None
         self._waiting = False
         self._resting = False  #: between requests: whatever comes now begins one
+        self._asked = False  #: the client has sent something
         self._driver = Driver(end)
         self.closed = False
         self._out: list[bytes] = []
@@ -52,6 +53,7 @@ class ClientStream:
         """Take bytes from the client. A message over the limit ends the session."""
         if self.closed:
             return
+        self._asked = True
         if self._resting and self._waiting and not self._partial:
             try:
                 if self._answered_at_once(data):

@@ -5,37 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from dsql_server.encoding.executions import RawExecution, split_execution
 from dsql_server.frontend.block_inserts import INSERTED, compiled_insert
-from dsql_server.frontend.statements import Learned, Portal, Prepared, read_formats, read_parse
+from dsql_server.frontend.shown import SeenText
+from dsql_server.frontend.statements import Learned, Portal, Prepared, for_engine, read_formats, read_parse
 from dsql_server.frontend.steering import Steering
-from dsql_server.frontend.transactions import BLOCK, IDLE, Services
+from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import NOT_EXACT, Bound
 from dsql_server.processor.direct_answer import DirectAnswer, Messages
-from dsql_server.processor.direct_insert import DirectInsert
 from dsql_server.processor.direct_read import DirectRead
-from dsql_server.processor.engine_connection import Answer
+from dsql_server.processor.engine_connection import OWN_STATEMENT_PREFIX, Answer
 from dsql_server.processor.errors import SqlError
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.plan import LoadPlan
 from dsql_server.processor.workspace import Untold
 
 _ISO = "ISO"
-#: Shapes of texts that a session remembers an answer of.
-_SEEN_MAX = 500
-
-
-class _Seen(NamedTuple):
-    """What the engine's answer to a text has shown of all texts that differ in their literals only."""
-
-    direct: DirectRead | DirectInsert
-    settings_changes: int
-    description: bytes
-    answer: DirectAnswer | None  #: None: it is a direct insert
 
 
 class DirectAnswers(Steering):
@@ -60,9 +48,6 @@ class DirectAnswers(Steering):
         super().__init__(services, role, settings, write, end)
         self._prepared: dict[bytes, Prepared] = {}
         self._portals: dict[bytes, Portal] = {}
-        self._seen: dict[int, _Seen] = {}  #: by the identity of the direct read or insert
-        #: By text and declared types: statements that the engine has shown how to answer, whatever their name was.
-        self._texts: dict[tuple[str, tuple[int, ...]], Prepared] = {}
         self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing
         self._engine_unsynced = False  #: the engine's last batch ended with Flush, outside a transaction
 
@@ -78,9 +63,7 @@ class DirectAnswers(Steering):
             answering, description = self._answering(plan.direct, b""), _description(answer.out)
             if answering is None or not description:
                 return
-        if len(self._seen) >= _SEEN_MAX:
-            self._seen.clear()
-        self._seen[id(direct)] = _Seen(direct, self._settings_changes, description, answering)
+        self._shown.note_text(SeenText(direct, self._settings_changes, description, answering))
 
     async def _answered_again(self, plan: LoadPlan, bound: Bound) -> bool:
         """Answer a text; False, and nothing done: the engine has to.
@@ -88,8 +71,8 @@ class DirectAnswers(Steering):
         Raises SqlError where a lone INSERT loses at its commit.
         """
         direct = plan.direct or plan.direct_insert
-        seen = self._seen.get(id(direct))
-        if direct is None or seen is None or seen.settings_changes != self._settings_changes or self._settings_stale:
+        seen = self._shown.text(direct) if direct is not None else None
+        if seen is None or seen.settings_changes != self._settings_changes or self._settings_stale:
             return False
         if plan.version != self.services.catalog.version:
             return False
@@ -112,9 +95,6 @@ class DirectAnswers(Steering):
             return
         if self._settings_stale or answer.error is not None or answer.streamed:
             return
-        if len(self._texts) >= _SEEN_MAX:
-            self._texts.clear()
-        self._texts[prepared.sql, prepared.oids] = prepared
         known = prepared.direct
         if (
             known is not None
@@ -126,12 +106,18 @@ class DirectAnswers(Steering):
         if plan.direct is None:
             utc = self.plan_settings.time_zone == "UTC"
             at_once = compiled_insert(plan, self._settings_changes, utc, formats)
-            prepared.direct = Learned(plan, self._settings_changes, formats, p.NO_DATA_MESSAGE, None, at_once)
+            self._note_learned(
+                prepared, Learned(plan, self._settings_changes, formats, p.NO_DATA_MESSAGE, None, at_once)
+            )
             return
         answering = self._answering(plan.direct, formats)
         if answering is not None:
             description = _description(answer.out)
-            prepared.direct = Learned(plan, self._settings_changes, formats, description, answering)
+            self._note_learned(prepared, Learned(plan, self._settings_changes, formats, description, answering))
+
+    def _note_learned(self, prepared: Prepared, learned: Learned) -> None:
+        prepared.direct = learned
+        self._shown.learn(prepared.sql, prepared.oids, learned)
 
     def _answering(self, read: DirectRead, formats: bytes) -> DirectAnswer | None:
         settings = self.plan_settings
@@ -168,16 +154,24 @@ class DirectAnswers(Steering):
         return answered
 
     async def _text_answered_directly(self, batch: list[tuple[int, bytes]]) -> bool:
-        """The same with a Parse of the unnamed statement, whose text was executed before: the engine is given it only
-        where it is executed otherwise."""
-        name, sql, oids = read_parse(batch[0][1])
-        shown = self._texts.get((sql, oids))
-        if name or shown is None:
+        """The same with a Parse of a text that was executed before, by this session or another.
+
+        The engine is given an unnamed statement only where it is executed otherwise, a named one behind the answer.
+        """
+        raw = batch[0][1]
+        name, sql, oids = read_parse(raw)
+        shown = self._shown.learned(sql, oids)
+        if not shown or (name and not self._may_parse_later(name, shown)) or (not name and len(batch) == 1):
             return False
-        before, self._prepared[name] = self._prepared.get(name), shown
+        before = self._prepared.get(name)
+        if before is None or (before.sql, before.oids) != (sql, oids):
+            self._prepared[name] = Prepared(sql, self._classify_one(sql), oids)
         behind = len(self._out)
         self._out.append(p.PARSE_COMPLETE_MESSAGE)
-        if await self._answered_directly(batch[1:]):
+        if len(batch) == 1 or await self._answered_directly(batch[1:]):
+            if name:
+                assert self.executor is not None, "asked for above"
+                self.executor.connection.discard(for_engine(name, raw, self._prepared[name]) + p.SYNC)
             return True
         del self._out[behind:]
         if before is None:
@@ -186,17 +180,36 @@ class DirectAnswers(Steering):
             self._prepared[name] = before
         return False
 
+    def _may_parse_later(self, name: bytes, shown: dict[bytes, Learned]) -> bool:
+        """Whether it is known that the engine will accept a Parse of this name, and a Sync behind it does no harm."""
+        executor = self.executor
+        if executor is None or name in self._prepared or name.startswith(OWN_STATEMENT_PREFIX):
+            return False
+        if self._block == FAILED or (self._engine_unsynced and not executor.engine_open):
+            return False
+        if executor.processor.version != self.services.catalog.version:
+            return False
+        return any(self._is_current(learned) for learned in shown.values())
+
+    def _is_current(self, learned: Learned) -> bool:
+        """Whether what was shown holds as of now."""
+        if self._settings_stale or learned.settings_changes != self._settings_changes:
+            return False
+        return learned.plan.version == self.services.catalog.version
+
     def _known(self, execution: RawExecution) -> Learned | None:
         """What the engine has shown of the statement; None if it has to show it (again)."""
         name, values, _, results, described = execution
         prepared = self._prepared.get(name)
-        learned = prepared.direct if prepared is not None else None
-        if learned is None or self._settings_stale or learned.formats != results:
+        if prepared is None:
             return None
-        plan = learned.plan
-        if learned.settings_changes != self._settings_changes or plan.version != self.services.catalog.version:
-            return None
-        if len(values) != len(plan.parameter_oids) or (described and not learned.description):
+        learned = prepared.direct
+        if learned is None or learned.formats != results or not self._is_current(learned):
+            learned = self._shown.learned(prepared.sql, prepared.oids).get(results)
+            if learned is None or not self._is_current(learned):
+                return None
+            prepared.direct = learned
+        if len(values) != len(learned.plan.parameter_oids) or (described and not learned.description):
             return None
         return learned
 

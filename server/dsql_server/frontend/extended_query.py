@@ -12,6 +12,7 @@ from dsql_server.frontend.statements import (
     Portal,
     Prepared,
     execute_again,
+    for_engine,
     read_bind,
     read_execute,
     read_name,
@@ -161,7 +162,7 @@ class ExtendedQuery(SimpleQuery):
                 raise refusal
             self._out.append(p.PARSE_COMPLETE_MESSAGE)
         else:
-            pending.parts.append(_for_engine(name, raw, prepared))
+            pending.parts.append(for_engine(name, raw, prepared))
             pending.names.append(name)
         self._prepared[name] = prepared
 
@@ -390,15 +391,6 @@ class ExtendedQuery(SimpleQuery):
         self._answer_parses(sent, answer)
         self._take(answer)
         self._learn(portal, plan, answer)
-
-
-def _for_engine(name: bytes, raw: bytes, prepared: Prepared) -> bytes:
-    """A Parse message as the engine gets it: the client's, unless it has to say something in other words."""
-    statement = prepared.statement
-    assert statement is not None
-    if statement.engine_sql == statement.text:
-        return raw
-    return p.parse(name, statement.engine_sql.encode(), prepared.oids)
 
 
 def _text(name: bytes) -> str:

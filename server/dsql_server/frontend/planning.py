@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from dsql_server.frontend.shown import Shown
 from dsql_server.frontend.statements import PLANNED_KINDS, Prepared, changes_settings, writing_command
 from dsql_server.frontend.transactions import BLOCK, FAILED, Transactions
 from dsql_server.interfaces import protocol as p
@@ -114,8 +117,25 @@ class Planning(Transactions):
             return plan
         return LoadPlan(state.version)
 
+    async def _lease_ahead(self) -> None:
+        """Get ready while the client hasn't asked for anything yet, as far as that takes no processor from others.
+
+        What goes wrong is the first statement's to meet. A session that is told of every change of the catalog must not
+        know one that its client has seen nothing of.
+        """
+        if self.services.strict_catalog or not self.services.pool.may_lease_ahead:
+            return
+        with contextlib.suppress(SqlError):
+            await self._current_executor()
+            await self._refresh_settings()
+        if self.executor is None:
+            self._forget_settings()
+
     async def _refresh_settings(self) -> None:
-        """Ask the engine for the settings that statements' meaning depends on."""
+        """Ask the engine for the settings that statements' meaning depends on.
+
+        As long as the session has changed none, it shares with others like it what their statements have shown.
+        """
         if self.executor is None:
             await self._ready_executor()
         assert self.executor is not None
@@ -134,6 +154,10 @@ class Planning(Transactions):
             settings = PlanSettings(*values)
             if settings != self.plan_settings:
                 self.plan_settings = settings
+            if self._settings_changes == 1:
+                self._shown = self.services.shown.to(self.role, self._settings, settings, dumps=self._dumps)
+                return
+        self._shown = Shown()
 
     def _check_allowed(self, statement: Statement, plan: LoadPlan) -> None:
         if plan.sequences is not None and plan.sequences.taken and self._read_only:

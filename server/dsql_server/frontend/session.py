@@ -15,6 +15,7 @@ class Session(ExtendedQuery):
 
     async def _run(self) -> None:
         try:
+            await self._lease_ahead()
             batch: list[tuple[int, bytes]] = []
             batch_bytes = 0
             while True:

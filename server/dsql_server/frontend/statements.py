@@ -71,6 +71,15 @@ class Prepared:
         self.sets = statement is not None and changes_settings(statement)
 
 
+def for_engine(name: bytes, raw: bytes, prepared: Prepared) -> bytes:
+    """A Parse message as the engine gets it: the client's, unless it has to say something in other words."""
+    statement = prepared.statement
+    assert statement is not None, "virtual without one"
+    if statement.engine_sql == statement.text:
+        return raw
+    return p.parse(name, statement.engine_sql.encode(), prepared.oids)
+
+
 def is_virtual(statement: Statement) -> bool:
     """Whether the front end answers the statement without passing the client's messages on."""
     if statement.kind == StatementKind.SHOW and statement.parameter is not None:

@@ -222,10 +222,10 @@ class Steering(Planning):
             await self._refresh_settings()
         if not described:
             self._out.append(self._virtual_description(statement))
-        self._out.append(p.data_row([self._shown(statement.parameter.name)]))
+        self._out.append(p.data_row([self._parameter_text(statement.parameter.name)]))
         self._out.append(p.command_complete(statement.tag))
 
-    def _shown(self, name: str) -> str:
+    def _parameter_text(self, name: str) -> str:
         if name == SYNC_PARAMETER:
             return "off" if name in self._off else "on"
         if name in READ_ONLY_PARAMETERS:

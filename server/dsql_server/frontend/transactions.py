@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dsql_server.catalog.changes import Catalog
 from dsql_server.frontend.client_stream import ClientStream
+from dsql_server.frontend.shown import Shown, ShownStatements
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.commit_path import CommitPath
 from dsql_server.interfaces.limits import DSQL_LIMITS, Limits
@@ -38,6 +39,7 @@ class Services(NamedTuple):
     commit_path: CommitPath
     jobs: JobManager
     cluster_size: Callable[[], int]  #: bytes that storage holds now
+    shown: ShownStatements
     limits: Limits = DSQL_LIMITS
     strict_catalog: bool = False  #: OC001 for sessions that were idle while the catalog changed
 
@@ -70,6 +72,7 @@ class Transactions(ClientStream):
         self.plan_settings = PlanSettings()
         self._settings_stale = True
         self._settings_changes = 0  #: how often they were asked for after a change
+        self._shown = Shown()
         self._beginning = False  #: BEGIN asks storage for nothing, so it meets no change of the catalog
         self._alone = False  #: the request holds one statement only
         self._off: set[str] = set()  #: Aurora DSQL's own boolean parameters that the session turned off
@@ -93,6 +96,23 @@ class Transactions(ClientStream):
                 connection.pause_reading()
             else:
                 connection.resume_reading()
+
+    def _engine_lost(self) -> None:
+        """The processor's connection is gone, and with it the session's prepared statements and settings.
+
+        So the session goes, too, unless it hasn't asked for anything yet. Then it leases another one when it does.
+        """
+        executor = self.executor
+        if self._asked or executor is None:
+            self.wind_up()
+            return
+        self.executor = None
+        self._forget_settings()
+        self.services.pool.give_back(executor.processor)
+
+    def _forget_settings(self) -> None:
+        """Back to what is known of a session that has no processor."""
+        self._settings_stale, self._settings_changes = True, 0
 
     def _release(self) -> None:
         executor, self.executor = self.executor, None
@@ -131,8 +151,7 @@ class Transactions(ClientStream):
                 services.limits,
                 services.cluster_size,
             )
-            # Without it, the session's prepared statements and settings are gone, so the session goes, too.
-            executor.connection.on_lost = self.wind_up
+            executor.connection.on_lost = self._engine_lost
             if self.closed:  # the client left meanwhile, when there was no processor to be abandoned
                 services.pool.abandon(processor)
         if executor.workspace is None:

@@ -26,6 +26,8 @@ SPARE_DATABASES = 4
 #: Returned databases beyond these are dropped, after a pause each.
 SPARE_DATABASES_MAX = 32
 TRIM_PAUSE_S = 0.5
+#: Processors that sessions may have before they need one: the engine's memory is for those that do.
+LEASED_AHEAD_MAX = 16
 #: How long the engine may take to end the connection of a processor that was given back.
 GOODBYE_MAX_S = 5.0
 #: How long a statement goes on after its client has closed the connection.
@@ -293,6 +295,12 @@ class ProcessorPool:
             await self._admitted
 
     # -- leases ------------------------------------------------------------------------------------------------
+
+    @property
+    def may_lease_ahead(self) -> bool:
+        """Whether there are processors for sessions that may never need one."""
+        ready = self._admitted is None and not self._closed
+        return ready and bool(self._spare) and self.leased < LEASED_AHEAD_MAX
 
     async def lease(self, role: str, settings: dict[str, str]) -> QueryProcessor:
         """A query processor with a connection as ``role``, its catalog at the current version.
