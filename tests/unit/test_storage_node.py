@@ -20,7 +20,7 @@ from dsql_server.encoding import type_oids as oid
 from dsql_server.interfaces.commit_path import Aggregate, Comparison, ScanRequest
 from dsql_server.interfaces.messages import Mutation
 from dsql_server.storage.node import TIMESTAMP_MAX, VERSIONS_STEPPED_MAX, SnapshotTooOld, StorageNode
-from dsql_server.storage.recent_versions import KEYS_MAX, RecentVersions
+from dsql_server.storage.recent_versions import KEYS_MAX, READS_MAX, READS_MIN, RecentVersions
 from dsql_server.storage.rocks import CannotOpenStorage, Database
 
 CACHE_BYTES = 1 << 20
@@ -327,6 +327,37 @@ def test_versions_that_were_written_lately_are_read_as_all_others(tmp_path: Path
             within = sorted(key for key, value in expected.items() if value is not None and start <= key < end)
             assert node.values(start, end, at) == [expected[key] for key in within]
             assert node.scan(ScanRequest(start, end, at)).rows == [(key, expected[key]) for key in within]
+
+
+def test_rows_that_were_read_together_are_read_as_all_others(directory: Path) -> None:
+    chance = random.Random(5)
+    keys = [b"\0\0\0\7k%d" % i for i in range(12)]
+    history: list[tuple[int, list[Mutation]]] = []
+    t = 10
+    for _ in range(12):
+        # What was written before isn't remembered any more.
+        with closing(StorageNode(directory)) as node:
+            for _ in range(60):
+                if chance.random() < 0.4:
+                    t += chance.randint(1, 9)
+                    written = chance.sample(keys, chance.randint(1, 3))
+                    values = (None if chance.random() < 0.2 else b"%d" % chance.randrange(10**6) for _ in written)
+                    history.append((t, [Mutation(key, value) for key, value in zip(written, values, strict=True)]))
+                    node.apply_batch(history[-1:], {"j": len(history)})
+                at = chance.randint(max(10, t - 30), t + 5)
+                expected: dict[bytes, bytes | None] = {k: v for moment, ms in history if moment <= at for k, v in ms}
+                asked = chance.sample(keys, chance.choice([1, READS_MIN, 9]))
+                assert node.get_many(asked, at) == [expected.get(key) for key in asked]
+
+
+def test_a_page_of_rows_is_remembered_neither_a_single_one_nor_a_mass() -> None:
+    recent = RecentVersions()
+    keys = [b"%d" % i for i in range(READS_MAX + 1)]
+    recent.note_read(keys[:1], [b"v"], 7)
+    recent.note_read(keys, [b"v"] * len(keys), 7)
+    assert recent.find(keys[0]) is None
+    recent.note_read(keys[:READS_MIN], [None, *[b"v"] * (READS_MIN - 1)], 7)
+    assert [recent.find(key) for key in keys[: READS_MIN + 1]] == [None, *[(7, b"v")] * (READS_MIN - 1), None]
 
 
 def test_only_so_many_versions_are_remembered() -> None:

@@ -144,13 +144,18 @@ class StorageNode:
         self._gets += len(keys)
         values, unread = self._recent.values(keys, t)
         if unread:
-            for at, value in zip(unread, self._read_many([keys[at] for at in unread], t), strict=True):
+            wanted = [keys[at] for at in unread]
+            found = self._read_many(wanted, t)
+            for at, value in zip(unread, found, strict=True):
                 values[at] = value
+            if t >= self._applied_up_to:
+                self._recent.note_read(wanted, found, self._applied_up_to)
         return values
 
     def _read_many(self, keys: Sequence[bytes], t: Timestamp) -> list[bytes | None]:
         version = _pack(TIMESTAMP_MAX - t)
-        iterator = self._iterator()
+        iterator = self._cursor
+        assert iterator is not None, "the node is closed"
         if compiled.storage is not None:
             values: list[bytes | None] = compiled.storage.read_versions(iterator, keys, version)
             return values

@@ -1,4 +1,4 @@
-"""The newest versions of keys that were written lately: what is written is often read next."""
+"""The newest versions of keys that were written lately, or read a few together: both are often read next."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ KEYS_MAX = 8192
 VALUE_BYTES_MAX = 1024
 #: A larger transaction is rather a load than something that is read next.
 MUTATIONS_MAX = 256
+#: How many keys that are read together are a page of rows: one alone is read as fast from the database, and more would
+#: leave no room for others.
+READS_MIN, READS_MAX = 4, 128
 
 
 class RecentVersions:
@@ -24,7 +27,7 @@ class RecentVersions:
     __slots__ = ("find", "newest")
 
     def __init__(self) -> None:
-        #: T_commit and value (None: deleted) by key; it stays the same object
+        #: T_commit, or a later time from which on it is known, and value (None: deleted) by key; never another object
         self.newest: dict[bytes, tuple[Timestamp, bytes | None]] = {}
         #: the same of one key; None where it isn't remembered
         self.find = self.newest.get
@@ -48,6 +51,20 @@ class RecentVersions:
                     newest[key] = t, value
                 else:
                     newest.pop(key, None)
+        self._make_room()
+
+    def note_read(self, keys: Sequence[bytes], values: Sequence[bytes | None], applied_up_to: Timestamp) -> None:
+        """Take in what was read as of a time when nothing newer than ``applied_up_to`` had been applied."""
+        if not READS_MIN <= len(keys) <= READS_MAX:
+            return
+        newest = self.newest
+        for key, value in zip(keys, values, strict=True):
+            if value is not None and len(value) <= VALUE_BYTES_MAX:
+                newest[key] = applied_up_to, value
+        self._make_room()
+
+    def _make_room(self) -> None:
+        newest = self.newest
         if len(newest) > KEYS_MAX:
             for key in list(islice(newest, KEYS_MAX // 2)):
                 del newest[key]
