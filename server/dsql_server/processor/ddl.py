@@ -28,7 +28,7 @@ from dsql_server.processor.engine_connection import Answer
 from dsql_server.processor.errors import EngineRefusal, SqlError
 from dsql_server.processor.executor import Executor
 from dsql_server.processor.planner import PlanSettings
-from dsql_server.processor.pool import replay_changes
+from dsql_server.processor.query_processor import replay_changes
 from dsql_server.processor.role_mappings import change_mappings, refuse_mapped, renamed_mappings
 from dsql_server.statements import Statement
 

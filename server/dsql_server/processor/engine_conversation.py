@@ -9,7 +9,7 @@ from typing import Any
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import Answer, EngineConnection
 from dsql_server.processor.errors import EngineRefusal
-from dsql_server.processor.pool import QueryProcessor
+from dsql_server.processor.query_processor import QueryProcessor
 from dsql_server.processor.roles import ADMIN_ROLE, LOADER_ROLE
 
 

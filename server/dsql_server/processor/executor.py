@@ -43,8 +43,8 @@ from dsql_server.processor.errors import (
 from dsql_server.processor.loading import full_row, load_messages, narrowing_messages
 from dsql_server.processor.new_keys import NewKeys
 from dsql_server.processor.plan import LoadPlan
-from dsql_server.processor.pool import QueryProcessor
 from dsql_server.processor.pushed_aggregates import Pushed
+from dsql_server.processor.query_processor import QueryProcessor
 from dsql_server.processor.sequences import SequenceBlocks
 from dsql_server.processor.unbuilt_indexes import unique_violation
 from dsql_server.processor.workspace import Untold, Workspace, writes_system_table

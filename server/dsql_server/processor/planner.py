@@ -20,8 +20,9 @@ from dsql_server.processor.parse_tree import is_a, walk
 from dsql_server.processor.plan import LoadPlan, write_anything
 from dsql_server.processor.plan_facts import WRITING_NODES, FactReader, PlanFacts
 from dsql_server.processor.plan_reader import PlanReader
-from dsql_server.processor.pool import DEFAULT_SEARCH_PATH, ProcessorPool, QueryProcessor
+from dsql_server.processor.pool import ProcessorPool
 from dsql_server.processor.pushed_aggregates import Pushed, find_pushed_aggregates
+from dsql_server.processor.query_processor import DEFAULT_SEARCH_PATH, QueryProcessor
 from dsql_server.processor.roles import PLANNER_ROLE
 from dsql_server.processor.row_locks import scanned_locks, strongest_lock
 from dsql_server.processor.sequence_uses import (

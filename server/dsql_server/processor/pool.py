@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from dsql_server.catalog.changes import Catalog, CatalogChange
-from dsql_server.catalog.state import quote_identifier
+from dsql_server.catalog.changes import Catalog
+from dsql_server.catalog.state import quote_identifier, quote_literal
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.engine_connection import EngineConnection, EngineError, EngineGone, connect_engine
+from dsql_server.processor.query_processor import QueryProcessor, replay_changes, set_locally
 from dsql_server.processor.roles import ADMIN_ROLE, ENGINE_ROLE, LOADER_ROLE, PLANNER_ROLE
 
 TEMPLATE_DATABASE = "template1"
@@ -36,13 +37,8 @@ ABANDONED_STATEMENT_MAX_S = 1.0
 DRAIN_STEP_MAX_S = 1.0
 #: How long a lease waits for an engine that ended to be started again.
 ENGINE_WAIT_MAX_S = 10.0
-#: Changes that are sent to an engine at once.
-REPLAY_BATCH_CHANGES = 64
 #: Catalog changes after which the template is brought up to date, so that new databases need little replay.
 TEMPLATE_LAG_MAX_CHANGES = 16
-
-#: How long a replay waits for a lock: a transaction may be open when a whole engine has to catch up.
-REPLAY_LOCK_MAX_MS = 2000
 
 #: An engine that takes no connection may have ended: how often, and every how many seconds, to look whether that was
 #: noticed.
@@ -50,120 +46,6 @@ LOSS_NOTICED_MAX_STEPS = 100
 LOSS_NOTICED_STEP_S = 0.01
 
 _CANNOT_CONNECT_NOW = "57P03"
-_REPLAY_SETTINGS = (
-    "SET allow_system_table_mods = on; SET check_function_bodies = off; SET client_min_messages = error; "
-    f"SET lock_timeout = {REPLAY_LOCK_MAX_MS}"
-)
-
-
-class QueryProcessor:
-    """An engine database at some catalog version, with the session's connection to it."""
-
-    def __init__(self, database: str, version: int, socket_path: str, engine: int = 0) -> None:
-        self.database = database
-        self.version = version
-        self.socket_path = socket_path
-        self.engine = engine  #: which of the pool's engines it is of
-        self.connection: EngineConnection | None = None
-        self.role = ADMIN_ROLE
-        self.intact = True  #: False while changes are replayed, and for good if one fails
-        #: Rows loaded into local tables since they were last vacuumed, by qualified table name.
-        self.dead_rows: dict[str, int] = {}
-        self.catalog_lock = asyncio.Lock()  #: held while the database's catalog moves from a version to another
-
-    async def open(self, role: str, settings: dict[str, str]) -> None:
-        """Connect as ``role``. Raises EngineError with the engine's refusal."""
-        self.role = role
-        self.connection = await connect_engine(self.socket_path, role, self.database, settings)
-
-    async def replay(self, catalog: Catalog) -> None:
-        """Bring the database's catalog forward to the current version. The session must not be in a transaction.
-
-        Raises EngineError or EngineGone; the database is not to be leased again then.
-        """
-        async with self.catalog_lock:
-            changes = catalog.since(self.version)
-            if changes:
-                self.intact = False
-                # What a replay that fails got done is not done again: the session may still be on the database.
-                await replay_changes(self.socket_path, self.database, changes, on_replayed=self._on_replayed)
-                self.advance(changes[-1].version)
-                self.intact = True
-
-    def _on_replayed(self, change: CatalogChange) -> None:
-        self.advance(change.version)
-
-    def advance(self, version: int) -> None:
-        """The database's catalog is at ``version`` now."""
-        self.version = version
-        if self.connection is not None:
-            self.connection.outdate_statements()
-
-    async def run_as_engine(self, sql: str) -> None:
-        """Run the machinery's own part of a change as the engine's superuser. Raises EngineError."""
-        connection = await connect_engine(self.socket_path, ENGINE_ROLE, self.database)
-        try:
-            await connection.execute(_REPLAY_SETTINGS)
-            await connection.execute(sql)
-        finally:
-            connection.close()
-
-    def disconnect(self) -> None:
-        """End the connection under whoever uses it: what it waits for is answered with EngineGone."""
-        if self.connection is not None:
-            self.connection.close()
-
-    def close(self) -> None:
-        self.disconnect()
-        self.connection = None
-
-
-async def replay_changes(
-    socket_path: str,
-    database: str,
-    changes: list[CatalogChange],
-    *,
-    with_shared: bool = False,
-    on_replayed: Callable[[CatalogChange], None] | None = None,
-) -> None:
-    """Run the statements of ``changes`` in ``database``, each as the role and under the search path of its author.
-
-    ``on_replayed`` is told of each that is done. Raises EngineError or EngineGone; those behind are not done then.
-    """
-    pending = [c for c in changes if with_shared or not c.shared]
-    if not pending:
-        return
-    connection = await connect_engine(socket_path, ENGINE_ROLE, database)
-
-    async def replay(change: CatalogChange) -> None:
-        await connection.execute(_replay_sql(change))
-        if on_replayed is not None:
-            on_replayed(change)
-
-    try:
-        await connection.execute(_REPLAY_SETTINGS)
-        for start in range(0, len(pending), REPLAY_BATCH_CHANGES):
-            # All are sent before the first is answered. One that fails leaves its transaction open, and so those
-            # behind it fail as well.
-            await asyncio.gather(*(replay(c) for c in pending[start : start + REPLAY_BATCH_CHANGES]))
-    finally:
-        connection.close()
-
-
-def _replay_sql(change: CatalogChange) -> str:
-    """One transaction. A line ends the author's statement, for it may end in a comment.
-
-    The author is the session's user for it, too: SESSION_USER stands for the author's role and for nobody else.
-    """
-    settings = {"search_path": change.search_path or DEFAULT_SEARCH_PATH, **change.settings}
-    values = ", ".join(f"pg_catalog.set_config({_literal(k)}, {_literal(v)}, true)" for k, v in settings.items())
-    return (
-        f"BEGIN; SELECT {values}; SET LOCAL SESSION AUTHORIZATION {quote_identifier(change.role or ENGINE_ROLE)}; "
-        f"{change.sql}\n; RESET SESSION AUTHORIZATION; {change.engine_sql}; COMMIT"
-    )
-
-
-DEFAULT_SEARCH_PATH = '"$user", public'
 
 
 class ProcessorPool:
@@ -192,6 +74,7 @@ class ProcessorPool:
         self._closed = False
         self._all_back = asyncio.Event()  #: no processor is leased; cleared by who waits
         self.leased = 0
+        self._leasing = 0  #: leases under way
         self.created = 0
 
     async def open(self) -> None:
@@ -298,15 +181,22 @@ class ProcessorPool:
 
     @property
     def may_lease_ahead(self) -> bool:
-        """Whether there are processors for sessions that may never need one."""
+        """Whether there are processors for sessions that may never need one: more than the next that does needs."""
         ready = self._admitted is None and not self._closed
-        return ready and bool(self._spare) and self.leased < LEASED_AHEAD_MAX
+        return ready and len(self._spare) > 1 and self.leased + self._leasing < LEASED_AHEAD_MAX
 
     async def lease(self, role: str, settings: dict[str, str]) -> QueryProcessor:
         """A query processor with a connection as ``role``, its catalog at the current version.
 
         Raises EngineError if the engine refuses the role, EngineGone or OSError if it can't be reached.
         """
+        self._leasing += 1
+        try:
+            return await self._lease(role, settings)
+        finally:
+            self._leasing -= 1
+
+    async def _lease(self, role: str, settings: dict[str, str]) -> QueryProcessor:
         await self.until_admitted()
         if not self._spare:
             await self._provision(1)
@@ -326,13 +216,13 @@ class ProcessorPool:
                 # Somebody told the engine to stop once its sessions have left: it has to be another one.
                 self.engine_lost()
                 if self._admitted is not None:
-                    return await self.lease(role, settings)
+                    return await self._lease(role, settings)
             self._return(processor)
             raise
         except (EngineGone, OSError):
             self._return(processor)
             if await self._notices_loss(processor.engine):
-                return await self.lease(role, settings)
+                return await self._lease(role, settings)
             raise
         self.leased += 1
         self._in_use.add(processor)
@@ -364,8 +254,8 @@ class ProcessorPool:
             if self._admin is None:
                 raise EngineGone
             answer = await self._admin.execute(
-                f"SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {_literal(role)} AND rolcanlogin AND NOT rolsuper "
-                f"AND rolname <> '{PLANNER_ROLE}'"
+                f"SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = {quote_literal(role)} "
+                f"AND rolcanlogin AND NOT rolsuper AND rolname <> '{PLANNER_ROLE}'"
             )
         return bool(answer.rows[0])
 
@@ -376,13 +266,10 @@ class ProcessorPool:
         """
         if not settings:
             return {}
-        values = ", ".join(
-            f"pg_catalog.set_config({_literal(name)}, {_literal(value)}, true)" for name, value in settings.items()
-        )
         async with self._admin_lock:
             if self._admin is None:
                 raise EngineGone
-            answer = await self._admin.execute(f"SELECT {values}")
+            answer = await self._admin.execute(f"SELECT {set_locally(settings)}")
         found = [(value or b"").decode() for value in p.data_row_fields(answer.rows[0][0])]
         return dict(zip(settings, found, strict=True))
 
@@ -534,7 +421,3 @@ class ProcessorPool:
         async with self._admin_lock:
             assert self._admin is not None
             await self._admin.execute(sql)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
