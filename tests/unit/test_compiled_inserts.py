@@ -21,7 +21,7 @@ from dsql_server.frontend import block_inserts
 from dsql_server.frontend.session import Session
 from dsql_server.frontend.shown import ShownStatements
 from dsql_server.frontend.statements import Portal, Prepared
-from dsql_server.frontend.transactions import BLOCK, IDLE, Services
+from dsql_server.frontend.transactions import BLOCK, IDLE, Client, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.limits import Limits
 from dsql_server.interfaces.messages import CommitOutcome, CommitRequest, Committed, Conflict, ConflictKind
@@ -123,7 +123,7 @@ class Scene:
         path: Any = SimpleNamespace(storage=Storage(stored), begin=lambda session: 100, commit=self._commit)
         planner: Any = self.planner
         services = Services(MagicMock(), planner, self.catalog, path, MagicMock(), lambda: 0, ShownStatements(), limits)
-        self.session = session = Session(services, "admin", {}, self.sent.append, lambda error: None)
+        self.session = session = Session(services, Client("admin", {}, self.sent.append, lambda error: None))
         processor = MagicMock(version=VERSION, role="admin", dead_rows={})
         session.executor = Executor(
             processor, path, self.catalog, lambda value: None, self.sent.append, limits, services.cluster_size

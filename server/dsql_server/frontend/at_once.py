@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ from dsql_server.encoding.executions import split_execution
 from dsql_server.frontend.block_inserts import INSERTED, insert_statements, open_block
 from dsql_server.frontend.direct_answers import DirectAnswers, selected
 from dsql_server.frontend.kept_reads import keep, kept_reads
-from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
+from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Client, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import CommitOutcome
 from dsql_server.processor.access import NOT_EXACT
@@ -27,15 +26,8 @@ _READY = {state: p.ready_for_query(state) for state in (IDLE, BLOCK, FAILED)}
 class AtOnce(DirectAnswers):
     """BEGIN, executions of prepared statements that need no engine, COMMIT of rows that the engine wasn't told of."""
 
-    def __init__(
-        self,
-        services: Services,
-        role: str,
-        settings: dict[str, str],
-        write: Callable[[bytes], None],
-        end: Callable[[BaseException | None], None],
-    ) -> None:
-        super().__init__(services, role, settings, write, end)
+    def __init__(self, services: Services, client: Client) -> None:
+        super().__init__(services, client)
         #: The transaction block, if its inserts are compiled; see :func:`open_block`. Gone with the next turn of the
         #: coroutine: only that changes settings, prepared statements, definitions, or what the engine knows.
         self._open_block: Any = None

@@ -21,7 +21,7 @@ from dsql_server.frontend.session_settings import needs_lookup, reported
 from dsql_server.frontend.startup import CANCEL_REQUEST, STARTUP_PACKET_MAX_BYTES, read_startup
 from dsql_server.frontend.tls import server_name
 from dsql_server.frontend.token import ACCESS_DENIED_SQLSTATE, TokenAccepted, TokenRefused, TokenVerifier
-from dsql_server.frontend.transactions import IDLE, Services
+from dsql_server.frontend.transactions import IDLE, Client, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.identifiers import new_identifier
 from dsql_server.processor.engine_connection import EngineError, EngineGone
@@ -246,7 +246,8 @@ class ClientConnection:
         parts.append(p.ready_for_query(IDLE))
         self._transport.write(b"".join(parts))
         engine_settings = {**self._settings, **self._own_settings()}
-        self._session = Session(self._services, self._user, engine_settings, self._transport.write, self._session_ended)
+        client = Client(self._user, engine_settings, self._transport.write, self._session_ended)
+        self._session = Session(self._services, client)
         self._session.on_congested = self._pause_reading
         self._session.start()
         self._transport.hand_on_to(self._session.feed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from dsql_server.encoding.executions import RawExecution, split_execution
@@ -11,7 +11,7 @@ from dsql_server.frontend.block_inserts import INSERTED, compiled_insert
 from dsql_server.frontend.shown import SeenText
 from dsql_server.frontend.statements import Learned, Portal, Prepared, for_engine, read_formats, read_parse
 from dsql_server.frontend.steering import Steering
-from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
+from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Client, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.interfaces.messages import Timestamp
 from dsql_server.processor.access import NOT_EXACT, Bound
@@ -37,15 +37,8 @@ class DirectAnswers(Steering):
     statement, changes the catalog's version or a setting of the session; then the engine answers once more.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        role: str,
-        settings: dict[str, str],
-        write: Callable[[bytes], None],
-        end: Callable[[BaseException | None], None],
-    ) -> None:
-        super().__init__(services, role, settings, write, end)
+    def __init__(self, services: Services, client: Client) -> None:
+        super().__init__(services, client)
         self._prepared: dict[bytes, Prepared] = {}
         self._portals: dict[bytes, Portal] = {}
         self._sync_in_copy = False  #: the Sync behind a COPY came in front of its data, where it means nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from dsql_server.frontend.statements import (
     read_parse,
     wants_binary,
 )
-from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Services
+from dsql_server.frontend.transactions import BLOCK, FAILED, IDLE, Client, Services
 from dsql_server.interfaces import protocol as p
 from dsql_server.processor.access import Bound
 from dsql_server.processor.engine_connection import OWN_STATEMENT_PREFIX, Answer
@@ -66,15 +66,8 @@ class _Pending:
 class ExtendedQuery(SimpleQuery):
     """Keeps prepared statements and portals, and gathers what the engine gets at each Execute."""
 
-    def __init__(
-        self,
-        services: Services,
-        role: str,
-        settings: dict[str, str],
-        write: Callable[[bytes], None],
-        end: Callable[[BaseException | None], None],
-    ) -> None:
-        super().__init__(services, role, settings, write, end)
+    def __init__(self, services: Services, client: Client) -> None:
+        super().__init__(services, client)
         self._skipping = False
         self._synced = False  #: the batch under way ends with a Sync
 

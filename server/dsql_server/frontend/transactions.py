@@ -44,22 +44,24 @@ class Services(NamedTuple):
     strict_catalog: bool = False  #: OC001 for sessions that were idle while the catalog changed
 
 
+class Client(NamedTuple):
+    """Whose session it is, and the way back to who asks."""
+
+    role: str
+    settings: dict[str, str]  #: that the session begins with, the machinery's own among them
+    write: Callable[[bytes], None]  #: sends bytes to the client
+    end: Callable[[BaseException | None], None]  #: is told when the session's coroutine is over, of what ended it
+
+
 class Transactions(ClientStream):
     """Begins, commits and rolls back, and leases the query processor at the first need."""
 
-    def __init__(
-        self,
-        services: Services,
-        role: str,
-        settings: dict[str, str],
-        write: Callable[[bytes], None],
-        end: Callable[[BaseException | None], None],
-    ) -> None:
-        super().__init__(write, end)
+    def __init__(self, services: Services, client: Client) -> None:
+        super().__init__(client.write, client.end)
         self.services = services
-        self.role = role
-        self._settings = settings
-        self._dumps = settings.get("application_name") == DUMP_APPLICATION
+        self.role = client.role
+        self._settings = client.settings
+        self._dumps = client.settings.get("application_name") == DUMP_APPLICATION
         self.executor: Executor | None = None
         self._block = IDLE
         self._block_read_only: bool | None = None  #: what BEGIN said; None: nothing
