@@ -36,6 +36,7 @@ def test_every_statement_is_explained(dsql_cluster: LocalCluster, dsql_url: str,
         client = Client(connection)
         for sql in schema.before:
             connection.execute(sql.encode())
+        dsql_cluster.wait_for_jobs()
         try:
             for table in schema.tables:
                 for step in generator.fill(table, 25):
