@@ -323,3 +323,23 @@ def test_statements_with_other_unique_keys_are_not_compiled() -> None:
         insert = DirectInsert(table, fields, parameter_row(fields), "INSERT …", (oids.INT4, oids.TEXT))
         plan = LoadPlan(VERSION, insert.parameter_oids, direct_insert=insert)
         assert block_inserts.compiled_insert(plan, 0, True, RESULTS) is None
+
+
+@pytest.mark.parametrize("outcome", [Committed(b"", 200), Conflict(b"", ConflictKind.DATA, b"")], ids=["wins", "loses"])
+def test_the_engine_is_told_of_a_named_statement_however_its_execution_ends(outcome: CommitOutcome) -> None:
+    made = scene()
+    made.outcome = outcome
+    session, sql = made.session, "INSERT …"
+    statement: Any = MagicMock(spec=Statement, parameters=2, refusals=(), functions=(), engine_sql=sql, text=sql)
+    session._classify_one = lambda sql: statement  # type: ignore[method-assign]
+    assert session.executor is not None
+    discard = session.executor.connection.discard
+    discard.reset_mock()  # type: ignore[attr-defined]
+    parse = p.parse(b"named", sql.encode(), (oids.INT4, oids.TEXT))
+    session.services.pool.may_lease_ahead = False  # type: ignore[misc]
+    session.start()
+    session.feed(parse + with_results(p.bind_values([b"\0\0\0\1", b"x"], (1, 1), b"named"), RESULTS) + _TAIL)
+    discard.assert_called_once_with(parse + p.SYNC)  # type: ignore[attr-defined]
+    (sent,) = made.sent
+    assert sent.startswith(p.PARSE_COMPLETE_MESSAGE + p.BIND_COMPLETE_MESSAGE)
+    assert (b"OC000" in sent) == isinstance(outcome, Conflict) and sent.endswith(p.ready_for_query(IDLE))

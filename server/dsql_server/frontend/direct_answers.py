@@ -161,10 +161,15 @@ class DirectAnswers(Steering):
             self._prepared[name] = Prepared(sql, self._classify_one(sql), oids)
         behind = len(self._out)
         self._out.append(p.PARSE_COMPLETE_MESSAGE)
-        if len(batch) == 1 or await self._answered_directly(batch[1:]):
-            if name:
+        answered = True
+        try:
+            if len(batch) > 1:
+                answered = await self._answered_directly(batch[1:])
+        finally:
+            if name and answered:  # a statement whose execution fails is there, too
                 assert self.executor is not None, "asked for above"
                 self.executor.connection.discard(for_engine(name, raw, self._prepared[name]) + p.SYNC)
+        if answered:
             return True
         del self._out[behind:]
         if before is None:
