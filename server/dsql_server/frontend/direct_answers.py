@@ -65,9 +65,7 @@ class DirectAnswers(Steering):
         """
         direct = plan.direct or plan.direct_insert
         seen = self._shown.text(direct) if direct is not None else None
-        if seen is None or seen.settings_changes != self._settings_changes or self._settings_stale:
-            return False
-        if plan.version != self.services.catalog.version:
+        if seen is None or not self._holds(seen, plan):
             return False
         plan.bind_literals(bound)
         if len(bound.values) != len(plan.parameter_oids):
@@ -187,13 +185,13 @@ class DirectAnswers(Steering):
             return False
         if executor.processor.version != self.services.catalog.version:
             return False
-        return any(self._is_current(learned) for learned in shown.values())
+        return any(self._holds(learned, learned.plan) for learned in shown.values())
 
-    def _is_current(self, learned: Learned) -> bool:
-        """Whether what was shown holds as of now."""
-        if self._settings_stale or learned.settings_changes != self._settings_changes:
+    def _holds(self, shown: SeenText | Learned, plan: LoadPlan) -> bool:
+        """Whether what was shown of a statement with this plan holds as of now."""
+        if self._settings_stale or shown.settings_changes != self._settings_changes:
             return False
-        return learned.plan.version == self.services.catalog.version
+        return plan.version == self.services.catalog.version
 
     def _known(self, execution: RawExecution) -> Learned | None:
         """What the engine has shown of the statement; None if it has to show it (again)."""
@@ -202,9 +200,9 @@ class DirectAnswers(Steering):
         if prepared is None:
             return None
         learned = prepared.direct
-        if learned is None or learned.formats != results or not self._is_current(learned):
+        if learned is None or learned.formats != results or not self._holds(learned, learned.plan):
             learned = self._shown.learned(prepared.sql, prepared.oids).get(results)
-            if learned is None or not self._is_current(learned):
+            if learned is None or not self._holds(learned, learned.plan):
                 return None
             prepared.direct = learned
         if len(values) != len(learned.plan.parameter_oids) or (described and not learned.description):
